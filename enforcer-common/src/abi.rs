@@ -1,0 +1,588 @@
+//! The contract between the kernel half and the host half: map names, keys, values, events.
+//!
+//! Every struct is `repr(C)` without implicit padding (checked at compile time below), so that a
+//! byte image of it is the same on both sides. Addresses are in network byte order as they stand
+//! in the packet; ports are host order. Any change of a layout or of a number's meaning moves
+//! [`ABI_VERSION`], which is part of the pin path: an agent never opens maps of another version.
+
+/// Version of everything in this module.
+pub const ABI_VERSION: u32 = 1;
+
+/// Slots in [`MAP_ENDPOINTS`]. An endpoint's slot is its number in `skb->tc_index` (16 bits) and
+/// slot 0 is never used, because 0 is what an untouched `tc_index` holds.
+pub const ENDPOINT_SLOTS: u32 = 4096;
+/// Intervals that all rows together can have.
+pub const INTERVAL_SLOTS: u32 = 1 << 19;
+/// Most intervals one row can have: every port of three protocols alone, and the rest.
+pub const MAX_ROW_INTERVALS: u32 = 1 << 18;
+
+/// Array of [`Endpoint`], memory-mapped by the agent so that one store switches a table.
+pub const MAP_ENDPOINTS: &str = "ENDPOINTS";
+/// Array of [`EndpointState`], parallel to [`MAP_ENDPOINTS`], written by the programs.
+pub const MAP_ENDPOINT_STATE: &str = "ENDPOINT_STATE";
+/// Hash from interface index (u32) to slot (u32), for indices whose natural slot is taken.
+pub const MAP_IFINDEX_SLOT: &str = "IFINDEX_SLOT";
+/// Hash from [`AddrKey`] to `u8` (1): a pod's addresses beyond the two in [`Endpoint`].
+pub const MAP_POD_ADDRS: &str = "POD_ADDRS";
+/// Hash from [`Addr`] to `u8` (1): the node's own addresses.
+pub const MAP_NODE_ADDRS: &str = "NODE_ADDRS";
+/// Hash from [`Addr`] to [`ClassId`]: pods' addresses.
+pub const MAP_PEERS: &str = "PEERS";
+/// LPM trie from IPv4 prefix to [`ClassId`].
+pub const MAP_CIDRS4: &str = "CIDRS4";
+/// LPM trie from IPv6 prefix to [`ClassId`].
+pub const MAP_CIDRS6: &str = "CIDRS6";
+/// Hash from [`RowKey`] to [`RowRef`].
+pub const MAP_ROWS: &str = "ROWS";
+/// Array of [`Interval`].
+pub const MAP_INTERVALS: &str = "INTERVALS";
+/// Hash from [`CtKey4`] to [`CtEntry`].
+pub const MAP_CT4: &str = "CT4";
+/// Hash from [`CtKey6`] to [`CtEntry`].
+pub const MAP_CT6: &str = "CT6";
+/// LRU hash from [`FragKey`] to [`FragEntry`].
+pub const MAP_FRAGMENTS: &str = "FRAGMENTS";
+/// Per-CPU array of `u64`, indexed by [`counter_index`].
+pub const MAP_COUNTERS: &str = "COUNTERS";
+/// Per-CPU array of `u64`, indexed by lane: events lost because a ring was full.
+pub const MAP_LOST: &str = "LOST";
+/// Ring of [`Event`]: verdicts and drops.
+pub const MAP_VERDICT_RING: &str = "VERDICT_RING";
+/// Ring of [`Event`]: replies seen and connections closing.
+pub const MAP_TRACE_RING: &str = "TRACE_RING";
+/// Array of one [`Meta`].
+pub const MAP_META: &str = "META";
+
+/// Program on a host-side interface's TC ingress: what the pod sends.
+pub const PROG_POD_EGRESS: &str = "pod_egress";
+/// Program on a host-side interface's TC egress: what the pod receives.
+pub const PROG_POD_INGRESS: &str = "pod_ingress";
+
+/// An address class: a hash of the set of selectors and CIDRs that an address matches. 0 is the
+/// class of an address that matches none, and the key of a table's fallback row.
+pub type ClassId = u64;
+/// A verdict table: one pod's whole policy, both directions. Not reused while referenced; 30 bits.
+pub type TableId = u32;
+/// A rule, for attribution. Small numbers are [`rule`]'s.
+pub type RuleId = u32;
+/// A slot in [`MAP_ENDPOINTS`].
+pub type EndpointId = u16;
+
+/// Rule numbers that belong to no policy object.
+pub mod rule {
+    use super::RuleId;
+
+    /// No rule.
+    pub const NONE: RuleId = 0;
+    /// No policy isolates the pod in this direction.
+    pub const NOT_ISOLATED: RuleId = 1;
+    /// The pod's own node is always allowed in.
+    pub const FROM_NODE: RuleId = 2;
+    /// A pod reaches itself.
+    pub const HAIRPIN: RuleId = 3;
+    /// Default deny: a policy isolates the pod and no rule allows.
+    pub const DEFAULT_DENY: RuleId = 4;
+    /// First number given to rules of policies.
+    pub const FIRST_DYNAMIC: RuleId = 16;
+}
+
+/// Direction of a packet as seen from the pod.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(u8)]
+pub enum Direction {
+    /// Towards the pod.
+    Ingress = 0,
+    /// From the pod.
+    Egress = 1,
+}
+
+impl Direction {
+    /// Both, in the order of their numbers.
+    pub const BOTH: [Self; 2] = [Self::Ingress, Self::Egress];
+
+    /// The other one.
+    #[must_use]
+    pub const fn reverse(self) -> Self {
+        match self {
+            Self::Ingress => Self::Egress,
+            Self::Egress => Self::Ingress,
+        }
+    }
+}
+
+/// Index into [`MAP_COUNTERS`] for a reason and a direction.
+#[must_use]
+pub const fn counter_index(reason: u8, direction: Direction) -> u32 {
+    (reason as u32) * 2 + (direction as u32)
+}
+
+/// Entries of [`MAP_COUNTERS`].
+pub const COUNTER_SLOTS: u32 = crate::reason::REASON_SLOTS * 2;
+
+/// Lane numbers of [`MAP_LOST`].
+pub mod lane {
+    /// Verdicts and drops.
+    pub const VERDICT: u32 = 0;
+    /// Traces.
+    pub const TRACE: u32 = 1;
+    /// Number of lanes.
+    pub const COUNT: u32 = 2;
+}
+
+/// The one word that says which policy is in force for an endpoint.
+///
+/// Bits 0 and 1: isolated for ingress, for egress. Bits 2 to 31: [`TableId`]. Bits 32 to 63: the
+/// policy generation, which conntrack entries carry. One aligned 64-bit store changes all of it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[repr(transparent)]
+pub struct PolicyWord(pub u64);
+
+impl PolicyWord {
+    /// Builds the word; `table` has 30 bits.
+    #[must_use]
+    pub const fn new(table: TableId, isolated: [bool; 2], generation: u32) -> Self {
+        let mut word = ((generation as u64) << 32) | (((table & TABLE_MASK) as u64) << 2);
+        if isolated[0] {
+            word |= 1;
+        }
+        if isolated[1] {
+            word |= 2;
+        }
+        Self(word)
+    }
+
+    /// The verdict table.
+    #[must_use]
+    pub const fn table(self) -> TableId {
+        ((self.0 >> 2) as u32) & TABLE_MASK
+    }
+
+    /// Whether some policy isolates the pod in `direction`.
+    #[must_use]
+    pub const fn isolated(self, direction: Direction) -> bool {
+        self.0 & (1 << (direction as u8)) != 0
+    }
+
+    /// The policy generation.
+    #[must_use]
+    pub const fn generation(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+}
+
+/// Bits of a [`TableId`].
+pub const TABLE_MASK: u32 = (1 << 30) - 1;
+
+/// [`Endpoint::flags`]: `addr4` holds an address.
+pub const EP_ADDR4: u32 = 1;
+/// [`Endpoint::flags`]: `addr6` holds an address.
+pub const EP_ADDR6: u32 = 2;
+/// [`Endpoint::flags`]: more addresses are in [`MAP_POD_ADDRS`].
+pub const EP_MORE_ADDRS: u32 = 4;
+/// [`Endpoint::flags`]: the plan could not be written whole; isolated directions take no new flow.
+pub const EP_LOCKED: u32 = 8;
+
+/// What the programs know of one local pod interface. Written by the agent only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C, align(8))]
+pub struct Endpoint {
+    /// The policy in force; see [`PolicyWord`].
+    pub policy: u64,
+    /// Host-side interface index; 0 means that the slot is free.
+    pub ifindex: u32,
+    /// `EP_…` bits.
+    pub flags: u32,
+    /// The pod's first IPv4 address, network byte order.
+    pub addr4: u32,
+    /// Half-open and one-way flows the endpoint may have at once.
+    pub quota_half: u32,
+    /// The pod's first IPv6 address, network byte order.
+    pub addr6: [u32; 4],
+    /// Until then (`CLOCK_MONOTONIC`, ns) replies of connections older than the agent are
+    /// accepted; 0 for never.
+    pub pickup_until: u64,
+    /// Established flows the endpoint may have at once.
+    pub quota_established: u32,
+    /// Zero; makes the struct one cache line.
+    pub _pad: [u32; 3],
+}
+
+/// What the programs write about one endpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C, align(8))]
+pub struct EndpointState {
+    /// Half-open and one-way flows now (kept exact by the agent's sweep).
+    pub half: i64,
+    /// Established flows now.
+    pub established: i64,
+    /// Last packet towards the pod, to about a second (`CLOCK_MONOTONIC`, ns).
+    pub last_ingress: u64,
+    /// Last packet from the pod, likewise.
+    pub last_egress: u64,
+}
+
+/// An address of either family; IPv4 as `::ffff:a.b.c.d` (RFC 4291, 2.5.5.2). Network byte order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(C)]
+pub struct Addr(pub [u32; 4]);
+
+impl Addr {
+    /// The third word of every IPv4 address in this form.
+    pub const V4_PREFIX: u32 = u32::from_be(0xffff);
+
+    /// From an IPv4 address in network byte order.
+    #[must_use]
+    #[inline(always)]
+    pub const fn v4(addr: u32) -> Self {
+        Self([0, 0, Self::V4_PREFIX, addr])
+    }
+
+    /// From the 16 bytes of an IPv6 address.
+    #[must_use]
+    pub const fn from_octets(o: [u8; 16]) -> Self {
+        Self([
+            u32::from_ne_bytes([o[0], o[1], o[2], o[3]]),
+            u32::from_ne_bytes([o[4], o[5], o[6], o[7]]),
+            u32::from_ne_bytes([o[8], o[9], o[10], o[11]]),
+            u32::from_ne_bytes([o[12], o[13], o[14], o[15]]),
+        ])
+    }
+
+    /// The 16 bytes in network order.
+    #[must_use]
+    pub const fn octets(self) -> [u8; 16] {
+        let [a, b, c, d] = self.0;
+        let (a, b, c, d) = (a.to_ne_bytes(), b.to_ne_bytes(), c.to_ne_bytes(), d.to_ne_bytes());
+        [
+            a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3], c[0], c[1], c[2], c[3], d[0], d[1],
+            d[2], d[3],
+        ]
+    }
+
+    /// Whether it is an IPv4 address.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_v4(self) -> bool {
+        self.0[0] == 0 && self.0[1] == 0 && self.0[2] == Self::V4_PREFIX
+    }
+}
+
+/// Key of [`MAP_POD_ADDRS`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct AddrKey {
+    /// Slot of the endpoint.
+    pub slot: u32,
+    /// The address.
+    pub addr: Addr,
+}
+
+/// Key of [`MAP_ROWS`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(C, align(8))]
+pub struct RowKey {
+    /// Class of the other address; 0 for the table's fallback row.
+    pub class: ClassId,
+    /// The table.
+    pub table: TableId,
+    /// [`Direction`] as a number.
+    pub direction: u32,
+}
+
+/// Where a row's intervals are in [`MAP_INTERVALS`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct RowRef {
+    /// Index of the first interval.
+    pub first: u32,
+    /// Number of intervals, at least 1.
+    pub count: u32,
+}
+
+/// [`Interval::action`]: drop.
+pub const ACTION_DENY: u8 = 0;
+/// [`Interval::action`]: pass.
+pub const ACTION_ALLOW: u8 = 1;
+
+/// One step of a row: from `start` on (see [`crate::verdict::port_key`]) this verdict holds.
+///
+/// A row's intervals are sorted by `start`, and the first starts at 0, so that the search always
+/// finds one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct Interval {
+    /// First key of the interval.
+    pub start: u32,
+    /// The rule that decides.
+    pub rule: RuleId,
+    /// `ACTION_…`.
+    pub action: u8,
+    /// Zero.
+    pub _pad: u8,
+    /// Where a redirecting rule sends the connection; 0 as long as no rule redirects.
+    pub proxy_port: u16,
+}
+
+/// Conntrack key of an IPv4 flow, from the pod's side: the same for both directions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct CtKey4 {
+    /// Host-side interface that the flow belongs to.
+    pub ifindex: u32,
+    /// The pod's address.
+    pub local: u32,
+    /// The other address.
+    pub remote: u32,
+    /// The pod's port; for an ICMP echo flow its identifier.
+    pub local_port: u16,
+    /// The other port; for an ICMP echo flow see [`crate::conntrack::ECHO_FROM_POD`].
+    pub remote_port: u16,
+    /// IP protocol number.
+    pub proto: u32,
+}
+
+/// Conntrack key of an IPv6 flow, from the pod's side.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct CtKey6 {
+    /// Host-side interface that the flow belongs to.
+    pub ifindex: u32,
+    /// The pod's address.
+    pub local: [u32; 4],
+    /// The other address.
+    pub remote: [u32; 4],
+    /// The pod's port; for an ICMP echo flow its identifier.
+    pub local_port: u16,
+    /// The other port.
+    pub remote_port: u16,
+    /// IP protocol number.
+    pub proto: u32,
+}
+
+/// A flow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C, align(8))]
+pub struct CtEntry {
+    /// Last packet, to about a second (`CLOCK_MONOTONIC`, ns).
+    pub last_seen: u64,
+    /// First packet (`CLOCK_MONOTONIC`, ns).
+    pub created: u64,
+    /// Generation of the endpoint's policy when the flow was last judged.
+    pub generation: u32,
+    /// The rule that allowed it.
+    pub rule: RuleId,
+    /// Slot of the endpoint.
+    pub slot: u16,
+    /// `CT_…` bits.
+    pub flags: u8,
+    /// What the side that opened the flow has sent; see [`crate::conntrack`].
+    pub seen_origin: u8,
+    /// What the other side has sent.
+    pub seen_reply: u8,
+    /// Zero.
+    pub _pad: [u8; 3],
+}
+
+/// [`CtEntry::flags`]: the pod opened the flow (else the other side did).
+pub const CT_FROM_POD: u8 = 1;
+/// [`CtEntry::flags`]: the pod's own node opened it.
+pub const CT_FROM_NODE: u8 = 2;
+/// [`CtEntry::flags`]: the pod reaches itself.
+pub const CT_HAIRPIN: u8 = 4;
+/// [`CtEntry::flags`]: picked up in the middle; who opened it is not known, so it may stay only
+/// while policy allows both directions.
+pub const CT_UNKNOWN_ORIGIN: u8 = 8;
+/// [`CtEntry::flags`]: no longer allowed. Kept for its origin, judged anew at every packet.
+pub const CT_REVOKED: u8 = 16;
+/// [`CtEntry::flags`]: counted as established.
+pub const CT_ESTABLISHED: u8 = 32;
+/// [`CtEntry::flags`]: ingress source was hidden by masquerade; judged by [`CtEntry`]'s peer or,
+/// for another local pod, by that pod's address.
+pub const CT_MASQUERADED: u8 = 64;
+
+/// Key of [`MAP_FRAGMENTS`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct FragKey {
+    /// Host-side interface.
+    pub ifindex: u32,
+    /// [`Direction`] as a number.
+    pub direction: u32,
+    /// Source address.
+    pub src: Addr,
+    /// Destination address.
+    pub dst: Addr,
+    /// Identification of the datagram.
+    pub id: u32,
+    /// IPv4: protocol number (RFC 791). IPv6: 0 (RFC 8200, 4.5 leaves it out).
+    pub proto: u32,
+}
+
+/// The first fragment of a datagram that passed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C, align(8))]
+pub struct FragEntry {
+    /// When it passed (`CLOCK_MONOTONIC`, ns).
+    pub seen: u64,
+    /// Where its payload ends, in bytes from the start of the datagram's payload.
+    pub first_end: u32,
+    /// Generation of the endpoint's policy at that moment.
+    pub generation: u32,
+}
+
+/// [`Event::kind`].
+pub mod event_kind {
+    /// A flow was judged: allowed or denied, see the reason.
+    pub const VERDICT: u8 = 1;
+    /// A packet was dropped for another reason than policy.
+    pub const DROP: u8 = 2;
+    /// A flow's first reply, or the end of a connection.
+    pub const TRACE: u8 = 3;
+}
+
+/// [`Event::flags`]: the packet goes against the flow's opening direction.
+pub const EVENT_REPLY: u8 = 1;
+/// [`Event::flags`]: the source is hidden by masquerade.
+pub const EVENT_MASQUERADED: u8 = 2;
+/// [`Event::flags`]: addresses and ports were not read.
+pub const EVENT_UNPARSED: u8 = 4;
+/// [`Event::flags`]: an established flow that is no longer allowed.
+pub const EVENT_REVOKED: u8 = 8;
+
+/// What the programs tell about a packet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C, align(8))]
+pub struct Event {
+    /// When (`CLOCK_MONOTONIC`, ns).
+    pub time: u64,
+    /// Source address.
+    pub src: Addr,
+    /// Destination address.
+    pub dst: Addr,
+    /// Host-side interface.
+    pub ifindex: u32,
+    /// The rule that decided; [`rule`]'s numbers or a dynamic one.
+    pub rule: RuleId,
+    /// Generation of the policy that judged.
+    pub generation: u32,
+    /// Length of the packet, bytes.
+    pub len: u32,
+    /// Source port, or the ICMP type.
+    pub src_port: u16,
+    /// Destination port, or the ICMP code.
+    pub dst_port: u16,
+    /// Slot of the endpoint.
+    pub slot: u16,
+    /// Frame type of a frame that is not IP, else 0.
+    pub ethertype: u16,
+    /// `event_kind::…`.
+    pub kind: u8,
+    /// [`crate::reason::Reason`] as a number.
+    pub reason: u8,
+    /// [`Direction`] as a number.
+    pub direction: u8,
+    /// IP protocol number.
+    pub proto: u8,
+    /// TCP flags, as in byte 13 of the header.
+    pub tcp_flags: u8,
+    /// `EVENT_…` bits.
+    pub flags: u8,
+    /// Slot of another local pod that a masqueraded packet was judged as, else 0.
+    pub hidden_slot: u16,
+}
+
+/// What pinned maps say of themselves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C, align(8))]
+pub struct Meta {
+    /// [`ABI_VERSION`].
+    pub abi: u32,
+    /// 1 once an agent has brought a complete plan into force.
+    pub armed: u32,
+    /// Key of the hash that makes [`ClassId`]s: random, chosen when the maps are made, so that
+    /// nobody who writes labels can aim for a collision.
+    pub class_key: [u64; 2],
+}
+
+/// LPM key data of an IPv4 prefix: the address in network byte order.
+pub type Cidr4 = [u8; 4];
+/// LPM key data of an IPv6 prefix.
+pub type Cidr6 = [u8; 16];
+
+/// Fails to compile when a struct has padding: its size is not the sum of its fields'.
+macro_rules! no_padding {
+    ($($t:ty = $($f:ty),+;)*) => { $(
+        const _: () = assert!(size_of::<$t>() == 0 $(+ size_of::<$f>())+, "padding");
+    )* };
+}
+
+no_padding! {
+    Endpoint = u64, u32, u32, u32, u32, [u32; 4], u64, u32, [u32; 3];
+    EndpointState = i64, i64, u64, u64;
+    AddrKey = u32, Addr;
+    RowKey = u64, u32, u32;
+    RowRef = u32, u32;
+    Interval = u32, u32, u8, u8, u16;
+    CtKey4 = u32, u32, u32, u16, u16, u32;
+    CtKey6 = u32, [u32; 4], [u32; 4], u16, u16, u32;
+    CtEntry = u64, u64, u32, u32, u16, u8, u8, u8, [u8; 3];
+    FragKey = u32, u32, Addr, Addr, u32, u32;
+    FragEntry = u64, u32, u32;
+    Event = u64, Addr, Addr, u32, u32, u32, u32, u16, u16, u16, u16, u8, u8, u8, u8, u8, u8, u16;
+    Meta = u32, u32, [u64; 2];
+}
+
+// An endpoint is one cache line: the fast path touches no second one for it.
+const _: () = assert!(size_of::<Endpoint>() == 64);
+
+#[cfg(feature = "user")]
+macro_rules! pod {
+    ($($t:ty),+) => { $(
+        // SAFETY: repr(C), no padding (asserted above), every bit pattern is a value.
+        unsafe impl aya::Pod for $t {}
+    )+ };
+}
+
+#[cfg(feature = "user")]
+pod!(
+    Endpoint,
+    EndpointState,
+    Addr,
+    AddrKey,
+    RowKey,
+    RowRef,
+    Interval,
+    CtKey4,
+    CtKey6,
+    CtEntry,
+    FragKey,
+    FragEntry,
+    Event,
+    Meta
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_policy_word_keeps_its_parts_apart() {
+        let word = PolicyWord::new(TABLE_MASK, [true, false], u32::MAX);
+        assert_eq!(word.table(), TABLE_MASK);
+        assert!(word.isolated(Direction::Ingress) && !word.isolated(Direction::Egress));
+        assert_eq!(word.generation(), u32::MAX);
+        let word = PolicyWord::new(5, [false, true], 7);
+        assert_eq!((word.table(), word.generation()), (5, 7));
+        assert!(!word.isolated(Direction::Ingress) && word.isolated(Direction::Egress));
+    }
+
+    #[test]
+    fn addresses_keep_network_order() {
+        let v4 = Addr::v4(u32::from_ne_bytes([10, 0, 0, 1]));
+        assert_eq!(v4.octets(), [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, 0, 1]);
+        assert!(v4.is_v4());
+        let v6 = Addr::from_octets([0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9]);
+        assert_eq!(v6.octets()[15], 9);
+        assert!(!v6.is_v4());
+    }
+}

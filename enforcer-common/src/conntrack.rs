@@ -1,0 +1,1 @@
+//! Conntrack transitions and timeouts, as pure functions.

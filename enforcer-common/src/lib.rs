@@ -1,0 +1,14 @@
+//! What the kernel half and the host half share.
+//!
+//! Everything here is `no_std`, allocates nothing and knows neither aya's kernel bindings nor
+//! Kubernetes: the layouts of maps and events ([`abi`]), the packet parser ([`packet`]), the
+//! conntrack transitions ([`conntrack`]), the verdict search ([`verdict`]) and the reasons that
+//! name every outcome ([`reason`]). The same source runs in the eBPF programs and in host tests.
+#![cfg_attr(not(test), no_std)]
+#![deny(clippy::indexing_slicing)]
+
+pub mod abi;
+pub mod conntrack;
+pub mod packet;
+pub mod reason;
+pub mod verdict;

@@ -1,0 +1,1 @@
+//! The packet parser: what the hooks know of a packet, and where it stops being readable.

@@ -1,0 +1,3 @@
+//! The kernel half.
+#![no_std]
+#![no_main]

@@ -1,0 +1,3 @@
+//! The one binary: the agent, and the commands that talk to it.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! A laboratory of network namespaces: pods, a node and the outside, with real sockets.
