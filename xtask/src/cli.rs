@@ -40,11 +40,7 @@ enum Task {
         keep: bool,
     },
     /// Run every test that needs no cluster, as root.
-    Test {
-        /// Test what is shipped: the daemon and the tests optimised.
-        #[arg(long)]
-        release: bool,
-    },
+    Test,
     /// Check formatting, lints, licences, the sources' layout and the documents.
     Check,
 }
@@ -105,10 +101,7 @@ impl Task {
                 let daemon = daemon::build(workspace, Profile::Release)?;
                 demo::run(demo::Options { keep }, &daemon)?;
             }
-            Self::Test { release } => {
-                let profile = if release { Profile::Release } else { Profile::Dev };
-                test::run(workspace, profile)?;
-            }
+            Self::Test => test::run(workspace)?,
             Self::Check => check::run(workspace)?,
         }
         Ok(())
@@ -131,6 +124,6 @@ mod tests {
         for line in [["xtask", "test", "--cluster"], ["xtask", "demo", "--fast"]] {
             assert!(Cli::try_parse_from(line).is_err(), "{line:?}");
         }
-        assert!(Cli::try_parse_from(["xtask", "test", "--release"]).is_ok());
+        assert!(Cli::try_parse_from(["xtask", "demo", "--keep"]).is_ok());
     }
 }

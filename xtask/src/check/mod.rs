@@ -105,7 +105,7 @@ fn report(findings: Vec<Finding>, summary: &str) -> Result<(), CheckError> {
             line => eprintln!("{path}:{line}: {text}"),
         }
     }
-    Err(CheckError::Findings(format!("{summary} in {} places", findings.len())))
+    Err(CheckError::Findings(format!("{summary} ({} found)", findings.len())))
 }
 
 fn formatting(workspace: &Workspace) -> Result<(), CheckError> {
