@@ -6,4 +6,5 @@
 //! rings to [`flow`], which names what the kernel numbers, to the [`cli`] over a socket.
 
 pub mod cluster;
+pub mod dataplane;
 pub mod policy;
