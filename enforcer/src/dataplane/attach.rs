@@ -90,12 +90,22 @@ fn link_path(pins: &PinPaths, ifindex: u32, direction: Direction) -> PathBuf {
     pins.links.join(format!("{ifindex}-{side}"))
 }
 
+/// Where attachments are remembered, and what an earlier agent's are known by.
+#[derive(Debug)]
+pub(super) struct Place<'a> {
+    /// Pins of links.
+    pub(super) pins: Option<&'a PinPaths>,
+    /// Notes of qdiscs.
+    pub(super) state_dir: Option<&'a Path>,
+    /// Programs of the agent before.
+    pub(super) old_programs: &'a [u32],
+}
+
 /// Attaches both programs, or takes over what an earlier agent attached.
 pub(super) fn attach(
     ebpf: &mut Ebpf,
-    pins: Option<&PinPaths>,
+    place: &Place<'_>,
     mode: AttachMode,
-    old_programs: &[u32],
     ifindex: u32,
     interface: &str,
 ) -> Result<Attachment, DataplaneError> {
@@ -105,9 +115,9 @@ pub(super) fn attach(
         let (_, name) = hook(direction);
         let program = object::program(ebpf, name)?;
         let link = match mode {
-            AttachMode::Clsact => clsact(program, old_programs, ifindex, interface, direction),
+            AttachMode::Clsact => clsact(program, place, ifindex, interface, direction),
             _ => {
-                let path = pins.map(|pins| link_path(pins, ifindex, direction));
+                let path = place.pins.map(|pins| link_path(pins, ifindex, direction));
                 tcx(program, path, interface, direction)
             }
         };
@@ -151,16 +161,29 @@ fn tcx(
     Ok(Link::Tcx(path))
 }
 
+/// The note that the clsact qdisc of an interface is ours to remove.
+pub(super) fn made_clsact(state_dir: &Path, ifindex: u32) -> PathBuf {
+    state_dir.join("clsact").join(ifindex.to_string())
+}
+
 fn clsact(
     program: &mut SchedClassifier,
-    old_programs: &[u32],
+    place: &Place<'_>,
     ifindex: u32,
     interface: &str,
     direction: Direction,
 ) -> Result<Link, AnyError> {
     let (hook, _) = hook(direction);
+    let Place { old_programs, state_dir, .. } = place;
     if !tc::has_clsact(ifindex)? {
         qdisc_add_clsact(interface)?;
+        if let Some(state_dir) = state_dir {
+            let note = made_clsact(state_dir, ifindex);
+            if let Some(folder) = note.parent() {
+                fs::create_dir_all(folder)?;
+            }
+            fs::write(note, interface)?;
+        }
     }
     let filters = tc::filters(ifindex, parent(direction))?;
     let ours = filters

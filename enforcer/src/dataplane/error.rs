@@ -5,6 +5,8 @@ use std::{io, path::PathBuf};
 use aya::{EbpfError, maps::MapError, pin::PinError, programs::ProgramError};
 use thiserror::Error;
 
+use super::netlink::NetlinkError;
+
 /// A failure at the kernel's door.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -106,6 +108,9 @@ pub enum DataplaneError {
         #[source]
         source: io::Error,
     },
+    /// Interfaces, filters or conntrack cannot be read or changed.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
     /// A system call failed.
     #[error("{operation} failed")]
     System {

@@ -18,7 +18,7 @@ use ipnet::IpNet;
 
 use super::{
     AttachMode, DataplaneError,
-    attach::{self, Attachment},
+    attach::{self, Attachment, Place},
     endpoints::{Endpoints, Quotas},
     intervals::{Allocator, Placement},
     maps::{self, Maps, RingMaps, addr, failed},
@@ -33,6 +33,8 @@ use crate::cluster::plan::{EndpointPlan, Plan};
 pub struct KernelConfig {
     /// Folder for pins; `None` for a load that ends with the process (tests, benchmarks).
     pub bpf_dir: Option<PathBuf>,
+    /// Folder for what must be remembered beside the pins.
+    pub state_dir: Option<PathBuf>,
     /// How to attach.
     pub attach: AttachMode,
     /// Flows of each family that the node can have at once.
@@ -69,6 +71,7 @@ pub struct Kernel {
     pub(super) maps: Maps,
     ebpf: Ebpf,
     pins: Option<PinPaths>,
+    state_dir: Option<PathBuf>,
     mode: AttachMode,
     old_programs: Vec<u32>,
     programs: Vec<u32>,
@@ -125,6 +128,7 @@ impl Kernel {
             maps,
             ebpf,
             pins,
+            state_dir: config.state_dir.clone(),
             mode: config.attach.resolve(),
             old_programs,
             programs,
@@ -451,15 +455,12 @@ impl Kernel {
         if self.attached.contains_key(&ifindex) {
             return Ok(false);
         }
-        let pins = self.pins.as_ref();
-        let attachment = attach::attach(
-            &mut self.ebpf,
-            pins,
-            self.mode,
-            &self.old_programs,
-            ifindex,
-            interface,
-        )?;
+        let place = Place {
+            pins: self.pins.as_ref(),
+            state_dir: self.state_dir.as_deref(),
+            old_programs: &self.old_programs,
+        };
+        let attachment = attach::attach(&mut self.ebpf, &place, self.mode, ifindex, interface)?;
         self.attached.insert(ifindex, attachment);
         Ok(true)
     }
@@ -670,7 +671,7 @@ impl Kernel {
 pub(super) const CLOSED_TABLE: u32 = TABLE_MASK;
 
 /// An error with all its causes, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -39,7 +39,8 @@ pub(super) fn raise_memlock() {
 }
 
 /// Whether this process is root or has the capabilities to load programs, by its effective set.
-pub(super) fn may_load() -> bool {
+#[must_use]
+pub fn may_load() -> bool {
     const CAP_NET_ADMIN: u32 = 12;
     const CAP_SYS_ADMIN: u32 = 21;
     const CAP_BPF: u32 = 39;
@@ -54,7 +55,8 @@ pub(super) fn may_load() -> bool {
 }
 
 /// `CLOCK_MONOTONIC`, ns: the clock of events and conntrack.
-pub(crate) fn monotonic() -> u64 {
+#[must_use]
+pub fn monotonic() -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the pointer is to a timespec that lives through the call.
     let code = unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };

@@ -93,6 +93,7 @@ impl Lab {
         let netns = NetNsGuard::new().expect("a network namespace: this test needs root");
         let (kernel, rings) = Kernel::open(&KernelConfig {
             bpf_dir: None,
+            state_dir: None,
             attach: AttachMode::Auto,
             conntrack_entries: 4096,
             class_key: [1, 2],
