@@ -6,5 +6,6 @@
 //! rings to [`flow`], which names what the kernel numbers, to the [`cli`] over a socket.
 
 pub mod cluster;
+pub mod flow;
 pub mod policy;
 pub mod source;
