@@ -5,6 +5,7 @@
 //! [`cluster::plan::Plan`]; [`dataplane`] writes it to the kernel. The way of a packet's news:
 //! rings to [`flow`], which names what the kernel numbers, to the [`cli`] over a socket.
 
+pub mod agent;
 pub mod cluster;
 pub mod flow;
 pub mod policy;

@@ -1,0 +1,4 @@
+//! The agent: what it answers to and how it is asked.
+
+pub mod api;
+pub mod socket;
