@@ -17,7 +17,7 @@ pub const SOCKET_NAME: &str = "enforcer.sock";
 #[serde(rename_all = "snake_case")]
 pub enum Request {
     /// Flows.
-    Observe(ObserveRequest),
+    Observe(Box<ObserveRequest>),
     /// What is enforced.
     Status(StatusRequest),
 }
@@ -233,7 +233,7 @@ mod tests {
         };
         assert_eq!(request, Request::Status(expected));
         let request: Request = serde_json::from_value(json!({"observe": {}})).unwrap();
-        assert_eq!(request, Request::Observe(ObserveRequest::default()));
+        assert_eq!(request, Request::Observe(Box::default()));
         assert!(serde_json::from_value::<Request>(json!({"status": {"wait": 3}})).is_err());
     }
 

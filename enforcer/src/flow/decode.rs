@@ -137,9 +137,9 @@ pub struct RawFlow {
 /// # Errors
 /// If the size is not that of an [`Event`].
 pub fn decode(bytes: &[u8]) -> Result<RawFlow, DecodeError> {
-    let event: &[u8; size_of::<Event>()] = bytes
-        .try_into()
-        .map_err(|_| DecodeError { size: bytes.len(), wanted: size_of::<Event>() })?;
+    let Ok(event) = <&[u8; size_of::<Event>()]>::try_from(bytes) else {
+        return Err(DecodeError { size: bytes.len(), wanted: size_of::<Event>() });
+    };
     let u16_at = |at: usize| u16::from_ne_bytes([event[at], event[at + 1]]);
     let u32_at =
         |at: usize| u32::from_ne_bytes([event[at], event[at + 1], event[at + 2], event[at + 3]]);

@@ -232,7 +232,7 @@ fn namespace(wanted: String) -> SideTest {
 }
 
 fn port(text: &str) -> Result<SideTest, &'static str> {
-    let wanted: u16 = text.parse().map_err(|_| "must be a port, 0 to 65535")?;
+    let Ok(wanted) = text.parse::<u16>() else { return Err("must be a port, 0 to 65535") };
     Ok(Box::new(move |flow, side| {
         let raw = &flow.raw;
         // ICMP's type and code stand in the ports' place.
@@ -248,7 +248,7 @@ fn port(text: &str) -> Result<SideTest, &'static str> {
 
 fn net(text: &str) -> Result<SideTest, &'static str> {
     let net = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-    let net = net.map_err(|_| "must be an address or a CIDR such as 10.0.0.0/8")?;
+    let Ok(net) = net else { return Err("must be an address or a CIDR such as 10.0.0.0/8") };
     Ok(Box::new(move |flow, side| {
         let address = match side {
             Side::From => flow.raw.src,
