@@ -84,8 +84,11 @@ impl Client {
             let (read, mut write) = UnixStream::connect(&path).await?.into_split();
             let mut line = serde_json::to_vec(request)?;
             line.push(b'\n');
-            write.write_all(&line).await?;
-            Ok((BufReader::new(read), write))
+            match write.write_all(&line).await {
+                // An agent that refuses a client says why before it closes.
+                Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(e),
+                _ => Ok((BufReader::new(read), write)),
+            }
         };
         match sent.await {
             Ok((read, write)) => Ok(Self { path, read, _write: write, line: String::new() }),
@@ -153,6 +156,23 @@ mod tests {
         drop(std::os::unix::net::UnixListener::bind(dir.path().join(SOCKET_NAME)).unwrap());
         let error = Client::ask(dir.path(), &request).await.unwrap_err();
         assert!(matches!(error, ClientError::NoAgent { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_read_even_if_the_agent_did_not_listen() {
+        let dir = TempDir::new().unwrap();
+        let listener = tokio::net::UnixListener::bind(dir.path().join(SOCKET_NAME)).unwrap();
+        let refuse = async {
+            let mut stream = listener.accept().await.unwrap().0;
+            stream.write_all(b"{\"error\":\"too many clients\"}\n").await.unwrap();
+        };
+        let path = dir.path().join(SOCKET_NAME);
+        let (early, ()) = tokio::join!(UnixStream::connect(&path), refuse);
+        let (read, mut write) = early.unwrap().into_split();
+        assert!(write.write_all(b"x").await.is_err(), "the agent has closed");
+        let mut client =
+            Client { path, read: BufReader::new(read), _write: write, line: String::new() };
+        assert_eq!(client.next().await.unwrap(), "{\"error\":\"too many clients\"}");
     }
 
     #[tokio::test]

@@ -7,6 +7,7 @@
 mod file;
 mod parse;
 mod pod;
+mod resolve;
 mod text;
 mod tree;
 mod watch;
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use self::{
     file::{File, Reading},
     parse::{Object, ObjectId},
+    resolve::{Resolved, difference},
     watch::{Touched, Watch},
 };
 use crate::{cluster::event::Event, source::problem::Problem};
@@ -76,16 +78,21 @@ pub struct SourceUpdate {
 #[derive(Clone, Debug)]
 struct InForce {
     object: Arc<Object>,
-    file: PathBuf,
+    file: Arc<Path>,
+    /// Document in the file; 0 for a last good state whose document cannot be told.
+    document: usize,
 }
+
+/// Objects in force.
+type Objects = HashMap<ObjectId, InForce>;
 
 /// The source. It reads files and does nothing else.
 #[derive(Debug)]
 pub struct ManifestSource {
     dir: PathBuf,
     /// By path relative to the directory, in the order in which they count.
-    files: BTreeMap<PathBuf, File>,
-    in_force: BTreeMap<ObjectId, InForce>,
+    files: BTreeMap<Arc<Path>, File>,
+    in_force: Objects,
     /// Problems with directories, of the last whole scan.
     unreadable: Vec<Problem>,
     problems: Vec<Problem>,
@@ -96,6 +103,8 @@ pub struct ManifestSource {
     walked: HashSet<PathBuf>,
     /// Some file is a link: what changes may be elsewhere.
     links: bool,
+    /// Some file or directory is not as it was at the last [`Self::update`].
+    stale: bool,
     lost: bool,
     settled: bool,
 }
@@ -114,7 +123,8 @@ impl ManifestSource {
             watch: Watch::new(&dir),
             dir,
             files: BTreeMap::new(),
-            in_force: BTreeMap::new(),
+            in_force: Objects::new(),
+            stale: true,
             unreadable: Vec::new(),
             problems: Vec::new(),
             ignored: BTreeSet::new(),
@@ -173,6 +183,7 @@ impl ManifestSource {
 
     /// Walks the tree.
     fn scan(&mut self) {
+        self.stale |= !self.unreadable.is_empty();
         self.unreadable.clear();
         self.walked.clear();
         self.links = false;
@@ -181,7 +192,9 @@ impl ManifestSource {
         let mut seen = BTreeSet::new();
         self.walk(Path::new(""), 0, &mut HashSet::new(), &mut seen);
         self.watch.end();
-        self.files.retain(|path, _| seen.contains(path));
+        let before = self.files.len();
+        self.files.retain(|path, _| seen.contains(&**path));
+        self.stale |= self.files.len() != before;
     }
 
     fn walk(
@@ -210,7 +223,9 @@ impl ManifestSource {
                 let name = relative.to_string_lossy();
                 let reason = format!("the directory {} cannot be read: {e}", dir.display());
                 self.unreadable.push(Problem::file(name, reason).keeping(true));
-                seen.extend(self.files.keys().filter(|f| f.starts_with(relative)).cloned());
+                self.stale = true;
+                let beneath = self.files.keys().filter(|f| f.starts_with(relative));
+                seen.extend(beneath.map(|f| f.to_path_buf()));
                 return;
             }
         };
@@ -241,7 +256,7 @@ impl ManifestSource {
         let documents = match file::read(&path, known.and_then(|f| f.stamp)) {
             Reading::Same => return,
             Reading::Absent => {
-                self.files.remove(relative);
+                self.stale |= self.files.remove(relative).is_some();
                 return;
             }
             Reading::Unsettled => return self.unsettled(relative),
@@ -260,7 +275,8 @@ impl ManifestSource {
             }
         };
         let (stamp, documents) = documents;
-        self.files.insert(relative.to_owned(), File { stamp, documents });
+        self.files.insert(relative.into(), File { stamp, documents });
+        self.stale = true;
     }
 
     /// The file stays as it was and will be read again.
@@ -273,141 +289,23 @@ impl ManifestSource {
 
     /// Brings the state in force in line with the files.
     fn update(&mut self) -> SourceUpdate {
-        let Resolved { next, problems, ignored } = self.resolve();
-        let events = difference(&self.in_force, &next);
-        let changed = !events.is_empty() || problems != self.problems || ignored != self.ignored;
-        for kind in ignored.difference(&self.ignored) {
-            if self.logged.insert(kind.clone()) {
-                tracing::info!(file = %kind.file, kind = %kind.kind, "ignored: no such kind here");
-            }
-        }
-        self.in_force = next;
-        self.problems.clone_from(&problems);
-        self.ignored = ignored;
-        let ignored = self.ignored.iter().cloned().collect();
-        SourceUpdate { events, problems, ignored, changed, settled: self.settled }
-    }
-
-    /// Which objects are in force by the files as they are, given those in force so far.
-    fn resolve(&self) -> Resolved {
-        let mut by_file: HashMap<&Path, Vec<&ObjectId>> = HashMap::new();
-        for (id, of) in &self.in_force {
-            by_file.entry(&of.file).or_default().push(id);
-        }
-        let mut out = Resolved { problems: self.unreadable.clone(), ..Resolved::default() };
-        let mut claims: HashMap<&ObjectId, (&Path, usize)> = HashMap::new();
-        for (path, file) in &self.files {
-            let name = path.to_string_lossy();
-            let held = by_file.get(path.as_path()).map_or(&[][..], Vec::as_slice);
-            let keep_others = match &file.documents {
-                Err(reason) => {
-                    let problem = Problem::file(name.clone(), reason.clone());
-                    out.problems.push(problem.keeping(!held.is_empty()));
-                    true
-                }
-                Ok(documents) => {
-                    let mut unnamed = false;
-                    for (i, (_, document)) in documents.iter().enumerate() {
-                        out.ignored.extend(document.ignored.iter().map(|kind| Ignored {
-                            file: name.clone().into_owned(),
-                            kind: kind.clone(),
-                        }));
-                        for entry in &document.entries {
-                            unnamed |= entry.id.is_none();
-                            self.claim(path, i + 1, entry, &mut claims, &mut out);
-                        }
-                    }
-                    unnamed
-                }
-            };
-            // What a broken file, or an object without a name, once was cannot be told.
-            for id in held.iter().copied().filter(|_| keep_others) {
-                if !claims.contains_key(id)
-                    && let Some(last) = self.in_force.get(id)
-                {
-                    claims.insert(id, (path, 0));
-                    out.next.insert(id.clone(), last.clone());
+        let mut update = SourceUpdate { settled: self.settled, ..SourceUpdate::default() };
+        if std::mem::take(&mut self.stale) {
+            let Resolved { next, problems, ignored } = self.resolve();
+            update.events = difference(&self.in_force, &next);
+            update.changed =
+                !update.events.is_empty() || problems != self.problems || ignored != self.ignored;
+            for kind in ignored.difference(&self.ignored) {
+                if self.logged.insert(kind.clone()) {
+                    tracing::info!(file = %kind.file, kind = %kind.kind, "ignored: no such kind");
                 }
             }
+            (self.in_force, self.problems, self.ignored) = (next, problems, ignored);
         }
-        out
+        update.problems.clone_from(&self.problems);
+        update.ignored = self.ignored.iter().cloned().collect();
+        update
     }
-
-    fn claim<'a>(
-        &'a self,
-        path: &'a Path,
-        document: usize,
-        entry: &'a parse::Entry,
-        claims: &mut HashMap<&'a ObjectId, (&'a Path, usize)>,
-        out: &mut Resolved,
-    ) {
-        let name = path.to_string_lossy();
-        let title = entry.id.as_ref().map(ObjectId::title);
-        if let Some((first, number)) = entry.id.as_ref().and_then(|id| claims.get(id)) {
-            let first = first.display();
-            let place = if *number == 0 {
-                format!("{first} (its last good state)")
-            } else {
-                format!("{first}, document {number}")
-            };
-            let reason = format!("is also in {place}, which counts; remove one of the two");
-            out.problems.push(Problem {
-                file: name.into_owned(),
-                document: Some(document),
-                object: title,
-                reason,
-                ..Problem::default()
-            });
-            return;
-        }
-        let last = entry.id.as_ref().and_then(|id| self.in_force.get(id));
-        let last = last.filter(|of| of.file == path);
-        if let Err(errors) = &entry.object {
-            out.problems.extend(errors.iter().map(|e| {
-                Problem::field(&name, document, title.as_deref(), e).keeping(last.is_some())
-            }));
-        }
-        let Some(id) = &entry.id else { return };
-        let state = match (&entry.object, last) {
-            (Ok(object), _) => InForce { object: Arc::clone(object), file: path.to_owned() },
-            (Err(_), Some(last)) => last.clone(),
-            (Err(_), None) => return,
-        };
-        claims.insert(id, (path, document));
-        out.next.insert(id.clone(), state);
-    }
-}
-
-#[derive(Default)]
-struct Resolved {
-    next: BTreeMap<ObjectId, InForce>,
-    problems: Vec<Problem>,
-    ignored: BTreeSet<Ignored>,
-}
-
-/// What leads from `before` to `after`. New objects come first: a policy that replaces another is
-/// there before the other goes.
-fn difference(
-    before: &BTreeMap<ObjectId, InForce>,
-    after: &BTreeMap<ObjectId, InForce>,
-) -> Vec<Event> {
-    let new = after.iter().filter(|(id, now)| {
-        before
-            .get(id)
-            .is_none_or(|was| !Arc::ptr_eq(&was.object, &now.object) && was.object != now.object)
-    });
-    let applied = new.map(|(_, now)| match &*now.object {
-        Object::Namespace(namespace) => Event::NamespaceApplied(namespace.clone()),
-        Object::Pod(pod) => Event::PodApplied(pod.clone()),
-        Object::NetworkPolicy(policy) => Event::PolicyApplied(policy.clone()),
-    });
-    let gone = before.keys().rev().filter(|id| !after.contains_key(id));
-    let deleted = gone.map(|id| match id.kind {
-        parse::Kind::Namespace => Event::NamespaceDeleted(Arc::clone(&id.key.name)),
-        parse::Kind::Pod => Event::PodDeleted(id.key.clone()),
-        parse::Kind::NetworkPolicy => Event::PolicyDeleted(id.key.clone()),
-    });
-    applied.chain(deleted).collect()
 }
 
 #[cfg(test)]

@@ -92,7 +92,12 @@ impl Watch {
         self.found.clear();
         self.aliased = false;
         self.last_full = Instant::now();
-        let mask = WatchMask::CREATE | WatchMask::MOVE | WatchMask::DELETE | WatchMask::ONLYDIR;
+        // Added to what is watched there already, should the parent be followed for another reason.
+        let mask = WatchMask::CREATE
+            | WatchMask::MOVE
+            | WatchMask::DELETE
+            | WatchMask::ONLYDIR
+            | WatchMask::MASK_ADD;
         let root = self.root.clone();
         let (Some(inotify), Some(parent), Some(name)) =
             (&self.inotify, root.parent(), root.file_name())
