@@ -17,8 +17,8 @@ use tracing_subscriber::EnvFilter;
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Agent(args) => agent(args),
-        Command::Status(args) => status::main(&args),
-        Command::Observe(args) => observe::main(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Observe(args) => observe::run(&args),
         Command::Uninstall(args) => finish(uninstall::uninstall(&args)),
     }
 }

@@ -80,6 +80,7 @@ pub struct Kernel {
     pub(super) endpoints: Endpoints,
     attached: HashMap<u32, Attachment>,
     quotas: Quotas,
+    conntrack_entries: u32,
     pending: Pending,
     node_addresses: BTreeSet<IpAddr>,
     meta: Meta,
@@ -140,6 +141,7 @@ impl Kernel {
                 half: (config.conntrack_entries / 16).max(64),
                 established: (config.conntrack_entries / 4).max(64),
             },
+            conntrack_entries: config.conntrack_entries,
             pending: Pending::default(),
             node_addresses: BTreeSet::new(),
             meta,
@@ -601,6 +603,12 @@ impl Kernel {
     #[must_use]
     pub fn flow6(&self, key: &CtKey6) -> Option<CtEntry> {
         self.maps.ct6.get(key, 0).ok()
+    }
+
+    /// Flows of each family that the node can have at once.
+    #[must_use]
+    pub fn conntrack_entries(&self) -> u32 {
+        self.conntrack_entries
     }
 
     /// Intervals in use.

@@ -25,6 +25,15 @@ pub struct Swept {
     pub deleted: usize,
 }
 
+/// Flows of the node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowCounts {
+    /// Half-open and one-way.
+    pub half: usize,
+    /// Established.
+    pub established: usize,
+}
+
 /// Flows of one endpoint: half-open, established.
 type Counts = HashMap<u16, (i64, i64)>;
 
@@ -94,6 +103,17 @@ impl Kernel {
                 (armed.slot, (half, established))
             })
             .collect()
+    }
+
+    /// Flows counted at all endpoints.
+    #[must_use]
+    pub fn flow_counts(&self) -> FlowCounts {
+        let mut sum = FlowCounts::default();
+        for (_, (half, established)) in self.state_counts() {
+            sum.half += usize::try_from(half).unwrap_or(0);
+            sum.established += usize::try_from(established).unwrap_or(0);
+        }
+        sum
     }
 
     /// Flows counted at an endpoint (half-open and one-way, established).
