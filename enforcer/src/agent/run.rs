@@ -120,7 +120,8 @@ async fn serve(args: AgentArgs) -> Result<(), AgentError> {
     let source = ManifestSource::new(&args.manifests)?;
     let (kernel, rings) = Kernel::open(&KernelConfig {
         bpf_dir: Some(args.bpf_dir.clone()),
-        attach: args.attach.into(),
+        state_dir: Some(args.state_dir.clone()),
+        attach: args.attach,
         conntrack_entries: args.conntrack_entries,
         class_key: random_key()?,
     })?;

@@ -28,13 +28,14 @@ use super::{
 };
 
 /// How programs get onto interfaces.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum AttachMode {
-    /// TCX if the kernel has it (6.6 and newer), else clsact.
+    /// TCX where the kernel has it (6.6 and later), else clsact
+    #[default]
     Auto,
-    /// TCX.
+    /// TCX links
     Tcx,
-    /// A clsact qdisc.
+    /// clsact filters
     Clsact,
 }
 
