@@ -98,6 +98,10 @@ fn report(core: &Core, about: &About) -> StatusReport {
                 interface: one.interface.to_string(),
                 reason: one.reason.clone(),
             })
+            .chain(core.contested().into_iter().map(|interface| NotEnforced {
+                interface: interface.to_string(),
+                reason: "another program keeps displacing ours from the hook".to_owned(),
+            }))
             .collect(),
         problems: core.problems.clone(),
         ignored: core.ignored.clone(),
