@@ -140,14 +140,14 @@ mod tests {
         Namespace::new().run(|| {
             block_on(async {
                 let mut changes = Changes::open().unwrap();
-                sh("ip link add d0 type dummy; ip addr add 10.1.2.3/24 dev d0");
+                sh("ip link add d0 type bridge; ip addr add 10.1.2.3/24 dev d0");
                 sh("ip addr del 10.1.2.3/24 dev d0; ip link del d0");
                 let mut all = Vec::new();
                 while !all.iter().any(|change| matches!(change, Changed::LinkGone(_))) {
                     all.extend(changes.changed().await.unwrap());
                 }
                 let Some(Changed::Link(link)) = all.first() else { panic!("{all:?}") };
-                assert_eq!((&*link.name, &*link.kind), ("d0", "dummy"));
+                assert_eq!((&*link.name, &*link.kind), ("d0", "bridge"));
                 let ifindex = link.ifindex;
                 let address = "10.1.2.3".parse().unwrap();
                 let address = Address { ifindex, address, prefix: 24 };
@@ -166,7 +166,7 @@ mod tests {
             block_on(async {
                 let mut changes = Changes::open().unwrap();
                 changes.socket.get_ref().set_rx_buf_sz(2048_i32).unwrap();
-                sh("for i in $(seq 20); do ip link add d$i type dummy; done");
+                sh("for i in $(seq 20); do ip link add d$i type bridge; done");
                 let mut lost = false;
                 while !lost {
                     lost = changes.changed().await.unwrap().contains(&Changed::Overflow);
