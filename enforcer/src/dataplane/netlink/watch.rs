@@ -95,7 +95,12 @@ fn drain(
     buffer: &mut Vec<u8>,
     found: &mut Vec<Changed>,
 ) -> Result<bool, NetlinkError> {
-    for _ in 0..AT_ONCE {
+    let mut room = AT_ONCE;
+    let mut overflow = false;
+    // After an overflow the kernel drops all further changes, without a word, until nothing is
+    // left to read: a list is whole only if it is asked for after that. So this ends.
+    while room > 0 || overflow {
+        room = room.saturating_sub(1);
         match receive(socket, buffer) {
             Ok(true) => found.extend(
                 Messages(buffer).filter_map(|message| parse(message.kind, message.payload)),
@@ -104,6 +109,7 @@ fn drain(
             Ok(false) => found.push(Changed::Overflow),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
             Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                overflow = true;
                 found.push(Changed::Overflow);
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
