@@ -79,7 +79,7 @@ mod tests {
     #[test]
     fn programs_are_listed_in_order_and_a_change_moves_the_revision() {
         Namespace::new().run(|| {
-            sh("ip link add d0 type dummy");
+            sh("ip link add d0 type bridge");
             let ifindex = crate::dataplane::netlink::testing::ifindex("d0");
             let programs: Vec<Program> = (0..3).map(|_| Program::load()).collect();
             let ids: Vec<u32> = programs.iter().map(Program::id).collect();

@@ -95,7 +95,12 @@ fn drain(
     buffer: &mut Vec<u8>,
     found: &mut Vec<Changed>,
 ) -> Result<bool, NetlinkError> {
-    for _ in 0..AT_ONCE {
+    let mut room = AT_ONCE;
+    let mut overflow = false;
+    // After an overflow the kernel drops all further changes, without a word, until nothing is
+    // left to read: a list is whole only if it is asked for after that. So this ends.
+    while room > 0 || overflow {
+        room = room.saturating_sub(1);
         match receive(socket, buffer) {
             Ok(true) => found.extend(
                 Messages(buffer).filter_map(|message| parse(message.kind, message.payload)),
@@ -104,6 +109,7 @@ fn drain(
             Ok(false) => found.push(Changed::Overflow),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
             Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                overflow = true;
                 found.push(Changed::Overflow);
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -140,14 +146,14 @@ mod tests {
         Namespace::new().run(|| {
             block_on(async {
                 let mut changes = Changes::open().unwrap();
-                sh("ip link add d0 type dummy; ip addr add 10.1.2.3/24 dev d0");
+                sh("ip link add d0 type bridge; ip addr add 10.1.2.3/24 dev d0");
                 sh("ip addr del 10.1.2.3/24 dev d0; ip link del d0");
                 let mut all = Vec::new();
                 while !all.iter().any(|change| matches!(change, Changed::LinkGone(_))) {
                     all.extend(changes.changed().await.unwrap());
                 }
                 let Some(Changed::Link(link)) = all.first() else { panic!("{all:?}") };
-                assert_eq!((&*link.name, &*link.kind), ("d0", "dummy"));
+                assert_eq!((&*link.name, &*link.kind), ("d0", "bridge"));
                 let ifindex = link.ifindex;
                 let address = "10.1.2.3".parse().unwrap();
                 let address = Address { ifindex, address, prefix: 24 };
@@ -166,7 +172,7 @@ mod tests {
             block_on(async {
                 let mut changes = Changes::open().unwrap();
                 changes.socket.get_ref().set_rx_buf_sz(2048_i32).unwrap();
-                sh("for i in $(seq 20); do ip link add d$i type dummy; done");
+                sh("for i in $(seq 20); do ip link add d$i type bridge; done");
                 let mut lost = false;
                 while !lost {
                     lost = changes.changed().await.unwrap().contains(&Changed::Overflow);

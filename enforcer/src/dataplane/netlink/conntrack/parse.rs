@@ -133,22 +133,20 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_read(bytes in prop::collection::vec(any::<u8>(), 0..256)) {
-            // A flow has at least two directions of two addresses.
-            prop_assert!(flow(&bytes).is_none() || bytes.len() > 4 * 4);
+            // A flow has two directions, each with two addresses of 4 bytes and a protocol, in
+            // their attributes.
+            prop_assert!(flow(&bytes).is_none() || bytes.len() > 60);
         }
 
         #[test]
         fn a_damaged_message_is_read(at in 0_usize..128, value: u8, cut in 0_usize..256) {
             let mut bytes = icmp6();
-            let whole = bytes.len();
             if let Some(byte) = bytes.get_mut(at) {
                 *byte = value;
             }
             bytes.truncate(cut);
-            if let Some(flow) = flow(&bytes) {
-                prop_assert!(cut >= HEADER && bytes.len() <= whole);
-                prop_assert!(flow.orig.icmp.is_none_or(|icmp| icmp.id != 0 || at > 0));
-            }
+            // Cut within its second direction it is no flow, whatever the damage.
+            prop_assert!(flow(&bytes).is_none() || bytes.len() > 60);
         }
     }
 }

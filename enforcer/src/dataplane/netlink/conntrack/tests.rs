@@ -11,7 +11,7 @@ use crate::dataplane::netlink::testing::{Namespace, keep_only_net_admin, sh};
 const RULES: &str = "nft -f - <<'END'
 table inet nlt {
   chain track { type filter hook input priority 0; ct state invalid drop; }
-  chain redirect {
+  chain translate {
     type nat hook output priority -100;
     ip daddr 198.51.100.1 tcp dport 80 dnat ip to 127.0.0.1:8080
   }

@@ -26,6 +26,8 @@ use crate::cluster::event::Interface;
 
 /// Time until a list that failed is asked for again.
 const RETRY: Duration = Duration::from_secs(1);
+/// How many portions of waiting changes are applied at once.
+const WAITING: usize = 64;
 
 /// What discovery finds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,9 +112,9 @@ impl Discovery {
     /// # Errors
     /// If the kernel does not answer.
     pub fn rescan(&mut self) -> Result<Vec<DiscoveryEvent>, NetlinkError> {
-        let waiting = self.changes.waiting()?;
-        self.apply(waiting);
-        self.list()?;
+        // What was told before the list is older than the list.
+        self.apply_waiting()?;
+        self.list(self.list_at.is_some())?;
         self.table.all_due(Instant::now());
         self.catch_up()?;
         Ok(self.table.events.drain(..).collect())
@@ -121,7 +123,8 @@ impl Discovery {
     /// Does what is due.
     fn catch_up(&mut self) -> Result<(), NetlinkError> {
         if self.list_at.is_some_and(|at| at <= Instant::now()) {
-            match self.list() {
+            // Only lost changes make a second list due.
+            match self.list(true) {
                 Ok(()) => {}
                 Err(error) if self.complete => {
                     warn!(%error, "listing the interfaces failed; it is tried again");
@@ -139,12 +142,24 @@ impl Discovery {
         Ok(())
     }
 
-    /// Lists everything.
-    fn list(&mut self) -> Result<(), NetlinkError> {
+    /// Applies the changes that have come already (of a flood that does not end, a good part).
+    fn apply_waiting(&mut self) -> Result<(), NetlinkError> {
+        for _ in 0..WAITING {
+            let waiting = self.changes.waiting()?;
+            if waiting.is_empty() {
+                break;
+            }
+            self.apply(waiting);
+        }
+        Ok(())
+    }
+
+    /// Lists everything; `lost` if changes before it were lost.
+    fn list(&mut self, lost: bool) -> Result<(), NetlinkError> {
         let links = self.links.dump()?;
         let addresses = self.links.addresses()?;
         self.list_at = None;
-        self.table.all(links, Instant::now());
+        self.table.all(links, lost, Instant::now());
         self.addresses = addresses.into_iter().collect();
         self.addresses_changed = true;
         Ok(())
@@ -180,8 +195,8 @@ impl Discovery {
 
     /// Looks at the other ends that are due.
     fn look(&mut self) {
-        let now = Instant::now();
-        for ifindex in self.table.due(now) {
+        for ifindex in self.table.due(Instant::now()) {
+            let since = Instant::now();
             let Some(link) = self.table.link(ifindex).cloned() else {
                 continue;
             };
@@ -202,7 +217,7 @@ impl Discovery {
                     None
                 }
             };
-            self.table.looked(ifindex, found, Instant::now());
+            self.table.looked(ifindex, found, since, Instant::now());
         }
     }
 

@@ -29,6 +29,9 @@ const SETTLING: [Duration; 9] = [
 /// Time between looks at an interface whose other end has had the same addresses for a while: no
 /// notification tells of a change there.
 const SETTLED: Duration = Duration::from_secs(30);
+/// The part of the time that looks at one interface may take: a pod can give its end any number of
+/// addresses, and change them all the time.
+const SHARE: u32 = 20;
 /// Kinds whose other end is the pod's interface itself.
 const PAIRED: [&str; 2] = ["veth", "netkit"];
 /// Kinds that give a pod a part of another interface. Enforcement cannot be attached to them.
@@ -42,6 +45,8 @@ struct Entry {
     told: Option<Interface>,
     /// When it is looked at next, and at which place of [`SETTLING`] it is.
     look: Option<(Instant, usize)>,
+    /// No look comes sooner than this after another: [`SHARE`] times what the last one took.
+    pause: Duration,
 }
 
 /// The interfaces that matter, and the events about them that wait to be handed out.
@@ -75,8 +80,14 @@ impl Table {
         if known && self.entries.get(&ifindex).is_some_and(|entry| entry.look.is_some()) {
             // A change of the link is a hint that its other end changes too. Not at once: a pod
             // that sets its end up and down must not keep us busy.
-            self.look_at(ifindex, later(now, SETTLING[0]), 0);
+            self.look_at(ifindex, self.soon(ifindex, now), 0);
         }
+    }
+
+    /// The soonest that an interface is looked at again.
+    fn soon(&self, ifindex: u32, now: Instant) -> Instant {
+        let pause = self.entries.get(&ifindex).map_or(Duration::ZERO, |entry| entry.pause);
+        later(now, pause.max(SETTLING[0]))
     }
 
     /// The interface is there, as `link`, which we read without being told of a change.
@@ -97,6 +108,7 @@ impl Table {
             addresses: Vec::new(),
             told: None,
             look: None,
+            pause: Duration::ZERO,
         });
         let moved = entry.link.peer != link.peer || entry.link.peer_ifindex != link.peer_ifindex;
         let planned = entry.look.is_some();
@@ -110,7 +122,7 @@ impl Table {
         } else if !planned {
             self.look_at(ifindex, now, 0);
         } else if moved {
-            self.look_at(ifindex, later(now, SETTLING[0]), 0);
+            self.look_at(ifindex, self.soon(ifindex, now), 0);
         }
     }
 
@@ -122,8 +134,8 @@ impl Table {
         }
     }
 
-    /// A whole list, after changes were lost: what it does not have is gone.
-    pub(super) fn all(&mut self, links: Vec<Link>, now: Instant) {
+    /// A whole list: what it does not have is gone. `lost`: changes before it were lost.
+    pub(super) fn all(&mut self, links: Vec<Link>, lost: bool, now: Instant) {
         let there: BTreeSet<u32> = links.iter().map(|link| link.ifindex).collect();
         let gone: Vec<u32> =
             self.entries.keys().copied().filter(|known| !there.contains(known)).collect();
@@ -134,24 +146,36 @@ impl Table {
             // Whether an index was given to another interface meanwhile was among what was lost.
             // Taking one that was renamed for another is the harmless mistake: taking another for
             // the same would give it a binding that is not its own.
-            let another = self
-                .entries
-                .get(&link.ifindex)
-                .is_some_and(|entry| entry.link.name != link.name || entry.link.mac != link.mac);
+            let another = lost
+                && self.entries.get(&link.ifindex).is_some_and(|entry| {
+                    entry.link.name != link.name || entry.link.mac != link.mac
+                });
             if another {
                 self.gone(link.ifindex);
             }
-            self.is(link, now);
+            if lost {
+                self.is(link, now);
+            } else {
+                self.read(link, now);
+            }
         }
     }
 
     /// The other end of the interface has these addresses (`None`: it cannot be asked; what was
-    /// known stays).
-    pub(super) fn looked(&mut self, ifindex: u32, found: Option<Vec<IpAddr>>, now: Instant) {
+    /// known stays). To find that took the time from `since` to `now`.
+    pub(super) fn looked(
+        &mut self,
+        ifindex: u32,
+        found: Option<Vec<IpAddr>>,
+        since: Instant,
+        now: Instant,
+    ) {
         let Some(entry) = self.entries.get_mut(&ifindex) else {
             return;
         };
         let changed = found.as_ref().is_some_and(|found| *found != entry.addresses);
+        entry.pause = now.saturating_duration_since(since).saturating_mul(SHARE);
+        let pause = entry.pause;
         let step = entry.look.map_or(0, |(_, step)| step);
         if let Some(found) = found {
             entry.addresses = found;
@@ -164,7 +188,7 @@ impl Table {
             None => (SETTLED, step),
         };
         self.no_look(ifindex);
-        self.look_at(ifindex, later(now, wait), next);
+        self.look_at(ifindex, later(now, wait.max(pause)), next);
         self.tell(ifindex);
     }
 
@@ -200,9 +224,9 @@ impl Table {
 
     /// Makes every look due now.
     pub(super) fn all_due(&mut self, now: Instant) {
-        let waiting: Vec<u32> = self.agenda.iter().map(|(_, ifindex)| *ifindex).collect();
-        for ifindex in waiting {
-            self.look_at(ifindex, now, 0);
+        let planned = self.entries.iter().filter_map(|(ifindex, e)| Some((*ifindex, e.look?.1)));
+        for (ifindex, step) in planned.collect::<Vec<_>>() {
+            self.look_at(ifindex, now, step);
         }
     }
 

@@ -44,14 +44,14 @@ fn an_interface_is_told_at_once_and_again_with_its_addresses() {
     table.is(link.clone(), now);
     assert_eq!(told(&mut table), [found(&link, &[])]);
     assert_eq!(table.due(now), [7]);
-    table.looked(7, addresses(&[]), now);
+    table.looked(7, addresses(&[]), now, now);
     assert_eq!(told(&mut table), []);
-    table.looked(7, addresses(&["10.0.0.7"]), now);
+    table.looked(7, addresses(&["10.0.0.7"]), now, now);
     assert_eq!(told(&mut table), [found(&link, &["10.0.0.7"])]);
-    table.looked(7, addresses(&["10.0.0.7", "fd00::7"]), now);
+    table.looked(7, addresses(&["10.0.0.7", "fd00::7"]), now, now);
     assert_eq!(told(&mut table), [found(&link, &["10.0.0.7", "fd00::7"])]);
     // What cannot be asked keeps what it had.
-    table.looked(7, None, now);
+    table.looked(7, None, now, now);
     assert_eq!(told(&mut table), []);
     table.gone(7);
     assert_eq!(told(&mut table), [DiscoveryEvent::Lost(7)]);
@@ -65,7 +65,7 @@ fn waits(answer: &[&str], looks: usize) -> Vec<u128> {
     let mut waits = Vec::new();
     for _ in 0..looks {
         assert_eq!(table.due(now), [7]);
-        table.looked(7, addresses(answer), now);
+        table.looked(7, addresses(answer), now, now);
         let next = table.next_look().unwrap();
         waits.push((next - now).as_millis());
         assert_eq!(table.due(next - Duration::from_millis(1)), Vec::<u32>::new());
@@ -89,7 +89,7 @@ fn a_change_of_the_link_brings_the_look_forward_but_no_storm_of_them() {
     let (mut table, now) = (Table::default(), Instant::now());
     table.is(veth(7), now);
     for _ in 0..12 {
-        table.looked(7, addresses(&["10.0.0.7"]), now);
+        table.looked(7, addresses(&["10.0.0.7"]), now, now);
     }
     assert_eq!(table.next_look(), Some(now + SETTLED));
     table.is(veth(7), now);
@@ -109,7 +109,7 @@ fn a_pair_within_the_namespace_matters_once_one_end_has_moved() {
     assert_eq!(told(&mut table), [found(&here, &[])]);
     assert_eq!(table.paired_here_with(2), Vec::<u32>::new());
     // Its namespace is being torn down: it is still there, and stays whose it is.
-    table.looked(7, addresses(&["10.0.0.7"]), now);
+    table.looked(7, addresses(&["10.0.0.7"]), now, now);
     table.is(link(7, "h7", "veth", PeerNamespace::Unknown), now);
     assert_eq!(told(&mut table), [found(&here, &["10.0.0.7"])]);
     // The other end came back: this is no pod's interface any more.
@@ -138,7 +138,7 @@ fn an_index_in_new_hands_is_lost_first() {
     let (mut table, now) = (Table::default(), Instant::now());
     table.is(veth(7), now);
     table.is(veth(8), now);
-    table.looked(7, addresses(&["10.0.0.7"]), now);
+    table.looked(7, addresses(&["10.0.0.7"]), now, now);
     told(&mut table);
     // Told one by one: the kernel says that the old one is gone.
     table.gone(7);
@@ -150,10 +150,24 @@ fn an_index_in_new_hands_is_lost_first() {
     assert_eq!(told(&mut table), [DiscoveryEvent::Lost(7), found(&netkit, &[])]);
     // By a list, in which 8 has another name and 7 is missing.
     let other = Link { name: "other".into(), ..veth(8) };
-    table.all(vec![other.clone()], now);
+    table.all(vec![other.clone()], true, now);
     let expected = [DiscoveryEvent::Lost(7), DiscoveryEvent::Lost(8), found(&other, &[])];
     assert_eq!(told(&mut table), expected);
-    // A rename that is told as such is the same interface.
+    // A rename that is told as such is the same interface; in a list, if nothing was lost.
     table.is(veth(8), now);
     assert_eq!(told(&mut table), [found(&veth(8), &[])]);
+    table.all(vec![other.clone()], false, now);
+    assert_eq!(told(&mut table), [found(&other, &[])]);
+}
+
+#[test]
+fn a_pod_that_makes_looks_slow_gets_few_of_them() {
+    let (mut table, since) = (Table::default(), Instant::now());
+    table.is(veth(7), since);
+    let now = since + Duration::from_millis(50);
+    table.looked(7, addresses(&["10.0.0.7"]), since, now);
+    assert_eq!(table.next_look(), Some(now + Duration::from_secs(1)));
+    // Nor does a change of the link bring it forward.
+    table.is(veth(7), now);
+    assert_eq!(table.next_look(), Some(now + Duration::from_secs(1)));
 }

@@ -49,7 +49,7 @@ fn what_is_there_comes_first_and_then_what_changes() {
     node.run(move || {
         sh(&format!("ip link add h0 type veth peer name eth0 netns {thread}"));
         sh("ip link set h0 up; ip addr add 192.0.2.1/24 dev h0; ip addr add 10.5.5.5/32 dev lo");
-        sh("ip link add quiet type dummy; ip addr add fe80::7/64 dev quiet nodad");
+        sh("ip link add quiet type bridge; ip addr add fe80::7/64 dev quiet nodad");
     });
     pod.run(|| sh("ip addr add 10.0.0.5/32 dev eth0; ip link set eth0 up"));
     let pod_run = move |commands: &'static str| pod.run(move || sh(commands));
@@ -142,7 +142,7 @@ fn node_addresses_follow_the_interfaces() {
                     *event == DiscoveryEvent::NodeAddresses(wanted.clone())
                 }
             };
-            sh("ip link add d0 type dummy; ip addr add 10.1.0.1/24 dev d0");
+            sh("ip link add d0 type bridge; ip addr add 10.1.0.1/24 dev d0");
             sh("ip addr add 10.1.0.1/16 dev d0; ip addr add 10.1.0.2/24 dev d0");
             until(&mut discovery, told(&["10.1.0.1", "10.1.0.2"])).await;
             sh("ip addr del 10.1.0.2/24 dev d0");
@@ -196,7 +196,7 @@ fn lost_changes_are_made_good() {
 #[test]
 fn nothing_to_do_costs_nothing() {
     Namespace::new().run(|| {
-        sh("ip link add d0 type dummy; ip link add b0 type bridge");
+        sh("ip link add d0 type bridge; ip link add b0 type bridge");
         block_on(async {
             let mut discovery = Discovery::open().unwrap();
             until(&mut discovery, is_complete).await;
