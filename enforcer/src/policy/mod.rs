@@ -15,7 +15,7 @@
 #![forbid(unsafe_code)]
 
 pub mod compile;
-mod encode;
+pub(crate) mod encode;
 pub mod peer;
 pub mod row;
 pub mod rule;

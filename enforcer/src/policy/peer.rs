@@ -92,7 +92,10 @@ impl IpBlock {
         }
         // Excepts are disjoint and sorted: only the last that starts at or before can hold it.
         let after = self.except.partition_point(|except| except <= net);
-        !after.checked_sub(1).and_then(|last| self.except.get(last)).is_some_and(|e| e.contains(net))
+        !after
+            .checked_sub(1)
+            .and_then(|last| self.except.get(last))
+            .is_some_and(|e| e.contains(net))
     }
 
     /// Whether an address is in the block. IPv4 and IPv6 never match each other.

@@ -108,7 +108,8 @@ pub fn allows_subset(a: &[Interval], b: &[Interval]) -> bool {
         if x.action == ACTION_ALLOW && y.action != ACTION_ALLOW {
             return false;
         }
-        let end = |row: &[Interval], at: usize| row.get(at + 1).map_or(PORT_KEYS, |next| next.start);
+        let end =
+            |row: &[Interval], at: usize| row.get(at + 1).map_or(PORT_KEYS, |next| next.start);
         let (x_end, y_end) = (end(a, i), end(b, j));
         i += usize::from(x_end <= y_end);
         j += usize::from(y_end <= x_end);
@@ -140,13 +141,14 @@ mod tests {
             Just(Some(Protocol::Sctp)),
             Just(None)
         ];
-        let range = (protocol, edge.clone(), edge, 0..10u8).prop_map(|(protocol, a, b, any)| {
-            match protocol {
-                Some(protocol) => KeyRange::ports(protocol, a.min(b), a.max(b)),
-                None if any == 0 => KeyRange::ALL,
-                None => KeyRange::ports(Protocol::Tcp, a, a),
-            }
-        });
+        let range =
+            (protocol, edge.clone(), edge, 0..10u8).prop_map(
+                |(protocol, a, b, any)| match protocol {
+                    Some(protocol) => KeyRange::ports(protocol, a.min(b), a.max(b)),
+                    None if any == 0 => KeyRange::ALL,
+                    None => KeyRange::ports(Protocol::Tcp, a, a),
+                },
+            );
         prop::collection::vec((0..6u32, range), 0..12).prop_map(|list| {
             list.into_iter()
                 .map(|(order, range)| Cover {
