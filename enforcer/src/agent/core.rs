@@ -21,7 +21,6 @@ use crate::{
     },
     dataplane::{
         DataplaneError, Kernel, RingMaps,
-        adopt::Desired,
         netlink::{DiscoveryEvent, conntrack},
     },
     flow::{decode, directory::Directory, event::enrich, ring::FlowRing},
@@ -133,9 +132,9 @@ impl Core {
         }
         let update = self.source.rescan();
         self.take(update);
-        let renames = self.kernel.equal_tables(&desired(&self.index));
+        let renames = self.kernel.equal_tables(&self.index.snapshot());
         self.index.rename_tables(&renames);
-        let state = desired(&self.index);
+        let state = self.index.snapshot();
         let first = !self.kernel.was_armed();
         if first {
             self.kernel.arrive(kernel_flows());
@@ -320,17 +319,6 @@ impl Core {
     /// Events that could not be decoded.
     pub(super) fn undecodable(&self) -> u64 {
         self.undecodable
-    }
-}
-
-/// The whole state that the index wants.
-fn desired(index: &Index) -> Desired {
-    let state = index.snapshot();
-    Desired {
-        rows: state.rows,
-        cidrs: state.cidrs,
-        peers: state.peers,
-        endpoints: state.endpoints,
     }
 }
 
