@@ -132,6 +132,8 @@ impl Core {
         }
         let update = self.source.rescan();
         self.take(update);
+        // Decides everything that was taken in; the state is compared, so only names are needed.
+        let named = self.index.take_plan();
         let renames = self.kernel.equal_tables(&self.index.snapshot());
         self.index.rename_tables(&renames);
         let state = self.index.snapshot();
@@ -140,7 +142,6 @@ impl Core {
             self.kernel.arrive(kernel_flows());
         }
         let mut plan = self.kernel.difference(&state)?;
-        let named = self.index.take_plan();
         plan.names = named.names;
         plan.revision = named.revision;
         self.write(&plan);
