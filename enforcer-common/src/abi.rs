@@ -308,7 +308,7 @@ pub const ACTION_ALLOW: u8 = 1;
 ///
 /// A row's intervals are sorted by `start`, and the first starts at 0, so that the search always
 /// finds one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(C)]
 pub struct Interval {
     /// First key of the interval.
@@ -380,7 +380,10 @@ pub struct CtEntry {
     /// What the other side has sent.
     pub seen_reply: u8,
     /// Zero.
-    pub _pad: [u8; 3],
+    pub _pad: u8,
+    /// With [`CT_MASQUERADED`]: slot of the local pod that the node hid behind its own address;
+    /// 0 if it was none.
+    pub hidden_slot: u16,
 }
 
 /// [`CtEntry::flags`]: the pod opened the flow (else the other side did).
@@ -396,8 +399,8 @@ pub const CT_UNKNOWN_ORIGIN: u8 = 8;
 pub const CT_REVOKED: u8 = 16;
 /// [`CtEntry::flags`]: counted as established.
 pub const CT_ESTABLISHED: u8 = 32;
-/// [`CtEntry::flags`]: ingress source was hidden by masquerade; judged by [`CtEntry`]'s peer or,
-/// for another local pod, by that pod's address.
+/// [`CtEntry::flags`]: the node hid the source behind its own address; judged as the local pod in
+/// [`CtEntry::hidden_slot`], or by ipBlock only.
 pub const CT_MASQUERADED: u8 = 64;
 
 /// Key of [`MAP_FRAGMENTS`].
@@ -525,7 +528,7 @@ no_padding! {
     Interval = u32, u32, u8, u8, u16;
     CtKey4 = u32, u32, u32, u16, u16, u32;
     CtKey6 = u32, [u32; 4], [u32; 4], u16, u16, u32;
-    CtEntry = u64, u64, u32, u32, u16, u8, u8, u8, [u8; 3];
+    CtEntry = u64, u64, u32, u32, u16, u8, u8, u8, u8, u16;
     FragKey = u32, u32, Addr, Addr, u32, u32;
     FragEntry = u64, u32, u32;
     Event = u64, Addr, Addr, u32, u32, u32, u32, u16, u16, u16, u16, u8, u8, u8, u8, u8, u8, u16;

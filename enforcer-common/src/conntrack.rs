@@ -1,1 +1,217 @@
 //! Conntrack transitions and timeouts, as pure functions.
+//!
+//! An entry keeps what each side has sent ([`SEEN`] and the TCP flags); the state is read off
+//! these two bytes and never stored, so two CPUs that handle the two directions write different
+//! bytes and need no lock. Sequence numbers are not followed: a forged reset can therefore not
+//! end a flow, which goes on with the next packet of it ([`observe`]).
+
+use crate::{
+    abi::{CT_REVOKED, CtEntry},
+    packet::tcp,
+    verdict::proto::{ICMP, ICMPV6, SCTP, TCP, UDP},
+};
+
+/// The side has sent something.
+pub const SEEN: u8 = 1;
+/// The side has sent a SYN.
+pub const SYN: u8 = 2;
+/// The side has sent an ACK.
+pub const ACK: u8 = 4;
+/// The side has sent a FIN.
+pub const FIN: u8 = 8;
+/// The side's last segment was a RST.
+pub const RST: u8 = 16;
+
+/// Remote port in the key of an echo flow whose requests the pod sends. Requests in the other
+/// direction with the same identifier are another flow, so no request is taken for a reply.
+pub const ECHO_FROM_POD: u16 = 1;
+/// The same for requests that the pod receives.
+pub const ECHO_TO_POD: u16 = 2;
+
+/// A second, in the unit of all times here.
+pub const SECOND: u64 = 1_000_000_000;
+
+/// No timeout is shorter: an entry used within this time needs no further look at its state.
+pub const SHORTEST: u64 = 10 * SECOND;
+
+/// What a side's byte becomes after it sent a packet with these TCP flags (0 if not TCP).
+#[must_use]
+#[inline(always)]
+pub const fn observe(side: u8, flags: u8) -> u8 {
+    let mut next = (side | SEEN) & !RST;
+    if flags & tcp::SYN != 0 {
+        next |= SYN;
+    }
+    if flags & tcp::ACK != 0 {
+        next |= ACK;
+    }
+    if flags & tcp::FIN != 0 {
+        next |= FIN;
+    }
+    if flags & tcp::RST != 0 {
+        next |= RST;
+    }
+    next
+}
+
+/// Whether a flow counts as established: seen both ways and, for TCP, the opener has
+/// acknowledged, so that a SYN answered with SYN cookies stays half-open.
+#[must_use]
+#[inline(always)]
+pub const fn established(proto: u8, origin: u8, reply: u8) -> bool {
+    if reply & SEEN == 0 {
+        return false;
+    }
+    proto != TCP || origin & ACK != 0
+}
+
+/// How long a flow lives without a packet, ns.
+///
+/// Where nf_conntrack has a default, this is at least as long, so that a flow the node still
+/// tracks is never unknown here (`net/netfilter/nf_conntrack_proto_*.c`).
+#[must_use]
+pub const fn timeout(proto: u8, entry: &CtEntry) -> u64 {
+    let (origin, reply) = (entry.seen_origin, entry.seen_reply);
+    match proto {
+        TCP => {
+            if entry.flags & CT_REVOKED != 0 {
+                // Longer than retransmissions go on, so that they find their flow's origin.
+                3_600 * SECOND
+            } else if (origin | reply) & RST != 0 {
+                SHORTEST
+            } else if origin & reply & FIN != 0 {
+                120 * SECOND
+            } else if !established(proto, origin, reply) {
+                120 * SECOND
+            } else if (origin | reply) & FIN != 0 {
+                // Half-closed connections may stream for as long as they like, but not idle.
+                3_600 * SECOND
+            } else {
+                432_000 * SECOND
+            }
+        }
+        UDP => {
+            if reply & SEEN == 0 {
+                30 * SECOND
+            } else if entry.last_seen.saturating_sub(entry.created) > 2 * SECOND {
+                180 * SECOND
+            } else {
+                60 * SECOND
+            }
+        }
+        SCTP => {
+            if reply & SEEN == 0 {
+                60 * SECOND
+            } else {
+                3_600 * SECOND
+            }
+        }
+        ICMP | ICMPV6 => 30 * SECOND,
+        _ => 600 * SECOND,
+    }
+}
+
+/// Whether the entry is too old to count.
+#[must_use]
+#[inline(always)]
+pub const fn expired(proto: u8, entry: &CtEntry, now: u64) -> bool {
+    let idle = now.saturating_sub(entry.last_seen);
+    idle > SHORTEST && idle > timeout(proto, entry)
+}
+
+/// Whether a segment that opens a connection (SYN without ACK) on a known tuple is a connection
+/// of its own, to be judged by its own direction.
+///
+/// From the opener it is a retransmission until the old connection is closing. From the other
+/// side it is a simultaneous open (RFC 9293, 3.5) only until the opener has acknowledged
+/// anything; later it must not ride on the old verdict.
+#[must_use]
+#[inline(always)]
+pub const fn reopens(origin: u8, reply: u8, from_origin: bool) -> bool {
+    if from_origin { (origin | reply) & (FIN | RST) != 0 } else { origin & ACK != 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(origin: u8, reply: u8) -> CtEntry {
+        CtEntry { seen_origin: origin, seen_reply: reply, ..CtEntry::default() }
+    }
+
+    #[test]
+    fn a_handshake_is_half_open_until_the_opener_acknowledges() {
+        let origin = observe(0, tcp::SYN);
+        assert!(!established(TCP, origin, 0));
+        let reply = observe(0, tcp::SYN | tcp::ACK);
+        assert!(!established(TCP, origin, reply), "a SYN cookie proves nothing");
+        let origin = observe(origin, tcp::ACK);
+        assert!(established(TCP, origin, reply));
+        assert_eq!(timeout(TCP, &entry(origin, reply)), 432_000 * SECOND);
+    }
+
+    #[test]
+    fn a_reset_ends_a_flow_only_if_nothing_follows() {
+        let (origin, reply) = (SEEN | SYN | ACK, SEEN | SYN | ACK);
+        let reset = observe(reply, tcp::RST);
+        assert_eq!(timeout(TCP, &entry(origin, reset)), SHORTEST);
+        let alive = observe(reset, tcp::ACK);
+        assert_eq!(timeout(TCP, &entry(origin, alive)), 432_000 * SECOND);
+    }
+
+    #[test]
+    fn closing_shortens_in_two_steps() {
+        let open = SEEN | SYN | ACK;
+        assert_eq!(timeout(TCP, &entry(open | FIN, open)), 3_600 * SECOND);
+        assert_eq!(timeout(TCP, &entry(open | FIN, open | FIN)), 120 * SECOND);
+    }
+
+    #[test]
+    fn udp_lives_longer_once_it_is_a_stream() {
+        let mut e = entry(SEEN, 0);
+        assert_eq!(timeout(UDP, &e), 30 * SECOND);
+        e.seen_reply = SEEN;
+        assert_eq!(timeout(UDP, &e), 60 * SECOND);
+        e.last_seen = 3 * SECOND;
+        assert_eq!(timeout(UDP, &e), 180 * SECOND);
+    }
+
+    #[test]
+    fn expiry_counts_from_the_last_packet_and_survives_a_clock_that_lags() {
+        let mut e = entry(SEEN, 0);
+        e.last_seen = 100 * SECOND;
+        assert!(!expired(UDP, &e, 130 * SECOND));
+        assert!(expired(UDP, &e, 130 * SECOND + 1));
+        assert!(!expired(UDP, &e, 0));
+    }
+
+    #[test]
+    fn a_syn_from_the_other_side_rides_on_a_flow_only_while_it_opens() {
+        let syn_sent = observe(0, tcp::SYN);
+        assert!(!reopens(syn_sent, 0, false), "simultaneous open");
+        let acked = observe(syn_sent, tcp::ACK);
+        assert!(reopens(acked, SEEN | SYN | ACK, false));
+        assert!(!reopens(acked, SEEN, true), "retransmission");
+        assert!(reopens(acked | FIN, SEEN, true));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_timeout_is_shorter_than_the_shortest(
+            proto: u8, origin: u8, reply: u8, flags: u8, created: u64, last_seen: u64,
+        ) {
+            let e = CtEntry {
+                seen_origin: origin, seen_reply: reply, flags, created, last_seen,
+                ..CtEntry::default()
+            };
+            proptest::prop_assert!(timeout(proto, &e) >= SHORTEST);
+        }
+
+        #[test]
+        fn a_side_never_forgets_what_it_sent_but_a_reset(side: u8, flags: u8) {
+            let next = observe(side, flags);
+            proptest::prop_assert_eq!(next & side & !RST, side & !RST);
+            proptest::prop_assert!(next & SEEN != 0);
+        }
+    }
+}

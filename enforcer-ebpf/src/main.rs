@@ -1,3 +1,47 @@
-//! The kernel half.
+//! The kernel half: two TC programs on the host-side interface of every local pod.
+//!
+//! `pod_egress` runs on TC ingress (what the pod sends), `pod_ingress` on TC egress (what the pod
+//! receives). The way of a packet is [`hook::run`]; what it means is decided in `enforcer-common`
+//! and by the maps, here are only helpers and map access.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
+
+mod event;
+mod flow;
+mod fragment;
+mod hook;
+mod icmp;
+mod judge;
+mod link;
+mod maps;
+mod skb;
+mod state;
+mod table;
+
+use aya_ebpf::{macros::classifier, programs::TcContext};
+use enforcer_common::abi::Direction;
+
+/// TC ingress of a host-side interface: what the pod sends.
+#[classifier]
+fn pod_egress(ctx: TcContext) -> i32 {
+    hook::run::<{ Direction::Egress as u32 }>(ctx.skb.skb)
+}
+
+/// TC egress of a host-side interface: what the pod receives.
+#[classifier]
+fn pod_ingress(ctx: TcContext) -> i32 {
+    hook::run::<{ Direction::Ingress as u32 }>(ctx.skb.skb)
+}
+
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    // Never linked in: every access is checked, so no panic is reachable. The verifier refuses the
+    // endless loop if one ever is.
+    loop {}
+}
+
+/// Licence string of the object: most helpers in use are offered to GPL-compatible programs only.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

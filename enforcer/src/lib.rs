@@ -5,5 +5,12 @@
 //! [`cluster::plan::Plan`]; [`dataplane`] writes it to the kernel. The way of a packet's news:
 //! rings to [`flow`], which names what the kernel numbers, to the [`cli`] over a socket.
 
+pub mod agent;
+pub mod cli;
 pub mod cluster;
+pub mod dataplane;
+pub mod flow;
 pub mod policy;
+pub mod source;
+
+pub use dataplane::kernel::chain as error_chain;

@@ -1,0 +1,102 @@
+//! The skb: its fields, and its bytes for the parser.
+
+use core::mem::MaybeUninit;
+
+use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes};
+use enforcer_common::packet::Bytes;
+
+/// The packet that the program was called for.
+#[derive(Clone, Copy)]
+pub(crate) struct Skb(*mut __sk_buff);
+
+macro_rules! field {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[inline(always)]
+        pub(crate) fn $name(self) -> u32 {
+            // SAFETY: the kernel passed the context, and the verifier checks the offset.
+            unsafe { (*self.0).$name }
+        }
+    };
+}
+
+impl Skb {
+    /// Wraps the context pointer that the kernel passed.
+    #[inline(always)]
+    pub(crate) fn new(skb: *mut __sk_buff) -> Self {
+        Self(skb)
+    }
+
+    /// The context pointer, for global functions.
+    #[inline(always)]
+    pub(crate) fn raw(self) -> *mut __sk_buff {
+        self.0
+    }
+
+    field!(
+        /// Interface that the hook is on.
+        ifindex
+    );
+    field!(
+        /// Interface that the packet came in by; 0 if this node made it.
+        ingress_ifindex
+    );
+    field!(
+        /// Slot of the local pod that sent the packet, if one did.
+        tc_index
+    );
+    field!(
+        /// Whether the kernel took a VLAN tag out of the frame.
+        vlan_present
+    );
+
+    /// Marks the packet with the slot of the pod that sends it.
+    #[inline(always)]
+    pub(crate) fn set_tc_index(self, slot: u32) {
+        // SAFETY: `tc_index` is writable for TC programs (net/core/filter.c,
+        // tc_cls_act_is_valid_access).
+        unsafe { (*self.0).tc_index = slot };
+    }
+}
+
+impl Bytes for Skb {
+    #[inline(always)]
+    fn len(&self) -> u32 {
+        // SAFETY: as for the other fields.
+        unsafe { (*self.0).len }
+    }
+
+    // The helper, not direct access: it reads paged data as well, so no packet is hard to read.
+    #[inline(always)]
+    fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+        self.load(offset)
+    }
+
+    #[inline(always)]
+    fn read_words<const N: usize>(&self, offset: u32) -> Option<[u32; N]> {
+        self.load(offset)
+    }
+}
+
+impl Skb {
+    /// A plain value at `offset`; for `T` that any bytes are a value of.
+    #[inline(always)]
+    fn load<T: Copy>(self, offset: u32) -> Option<T> {
+        let mut value = MaybeUninit::<T>::uninit();
+        // SAFETY: the buffer has the size of T, and the helper checks offset and length.
+        let code = unsafe {
+            bpf_skb_load_bytes(
+                self.0.cast(),
+                offset,
+                value.as_mut_ptr().cast(),
+                size_of::<T>() as u32,
+            )
+        };
+        if code != 0 {
+            return None;
+        }
+        // SAFETY: the helper returned 0, so it has filled the value; the callers' types are arrays
+        // of integers, which any bytes are a value of.
+        Some(unsafe { value.assume_init() })
+    }
+}

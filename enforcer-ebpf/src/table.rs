@@ -1,0 +1,107 @@
+//! The verdict of a table for an address, protocol and port.
+
+use aya_ebpf::maps::lpm_trie::Key;
+use enforcer_common::{
+    abi::{ACTION_ALLOW, Addr, ClassId, EP_LOCKED, Interval, PolicyWord, RowKey, rule},
+    reason::Reason,
+    verdict::{SEARCH_STEPS, probe},
+};
+
+use crate::{
+    hook,
+    maps::{CIDRS4, CIDRS6, INTERVALS, PEERS, ROWS},
+    state::Judged,
+};
+
+/// A question to the tables.
+#[repr(C)]
+pub(crate) struct Query {
+    /// The other address.
+    pub(crate) remote: Addr,
+    /// The policy word to judge by.
+    pub(crate) word: u64,
+    /// Protocol and port, see `verdict::port_key`.
+    pub(crate) key: u32,
+    /// Direction, as a number.
+    pub(crate) direction: u32,
+    /// Slot of the endpoint.
+    pub(crate) slot: u32,
+    /// 1 if the address is known to be no pod's own: only prefixes can match.
+    pub(crate) prefix_only: u32,
+}
+
+const DENIED: u64 = Judged::new(Reason::PolicyDenied, rule::DEFAULT_DENY).0;
+
+/// What isolation and the table say: a [`Judged`].
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn look_up(query: *const Query) -> u64 {
+    // SAFETY: the verifier checks that the pointer is null or to a whole `Query`.
+    let Some(query) = (unsafe { query.as_ref() }) else {
+        return DENIED;
+    };
+    let direction = query.direction & 1;
+    if query.word & (1 << direction) == 0 {
+        return Judged::new(Reason::NotIsolated, rule::NOT_ISOLATED).0;
+    }
+    if hook::at(query.slot).is_none_or(|endpoint| endpoint.flags & EP_LOCKED != 0) {
+        return Judged::new(Reason::Locked, rule::NONE).0;
+    }
+    let class = class_of(&query.remote, query.prefix_only != 0);
+    let table = PolicyWord(query.word).table();
+    let mut row = ROWS.get_ptr(&RowKey { class, table, direction });
+    if row.is_none() && class != 0 {
+        row = ROWS.get_ptr(&RowKey { class: 0, table, direction });
+    }
+    let Some(row) = row else {
+        return DENIED;
+    };
+    // SAFETY: not preallocated, so the element lives until the program returns (RCU).
+    let row = unsafe { *row };
+    let mut low = row.first;
+    let mut high = row.first + row.count;
+    let mut steps = SEARCH_STEPS;
+    // The last interval that starts at or before the key; the first always does.
+    while steps > 0 && high - low > 1 {
+        steps -= 1;
+        let middle = probe(low, high);
+        let Some(interval) = interval(middle) else {
+            return DENIED;
+        };
+        if interval.start <= query.key {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    match interval(low) {
+        Some(found) if found.action == ACTION_ALLOW => Judged::new(Reason::Allowed, found.rule).0,
+        Some(found) => Judged::new(Reason::PolicyDenied, found.rule).0,
+        None => DENIED,
+    }
+}
+
+#[inline(always)]
+fn interval(index: u32) -> Option<&'static Interval> {
+    // SAFETY: array elements live as long as the map; a row in force is never overwritten.
+    INTERVALS.get_ptr(index).map(|interval| unsafe { &*interval })
+}
+
+#[inline(always)]
+fn class_of(remote: &Addr, prefix_only: bool) -> ClassId {
+    if !prefix_only && let Some(class) = PEERS.get_ptr(remote) {
+        // SAFETY: not preallocated, so the element lives until the program returns (RCU).
+        return unsafe { *class };
+    }
+    if remote.is_v4() {
+        CIDRS4.get(&Key::new(32, remote.0[3].to_ne_bytes())).copied().unwrap_or(0)
+    } else {
+        class6(remote)
+    }
+}
+
+/// Apart, so that its key is on the stack only while it runs.
+#[inline(never)]
+fn class6(remote: &Addr) -> ClassId {
+    CIDRS6.get(&Key::new(128, remote.octets())).copied().unwrap_or(0)
+}

@@ -1,0 +1,338 @@
+//! The state that one task owns: the index, the kernel, the source, the names for flows.
+//!
+//! Every change goes the same way: events into the index, one plan out of it, the plan into the
+//! kernel, its names into the directory before the kernel can tell events that carry them.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use enforcer_common::abi::Event as KernelEvent;
+use tracing::{debug, info, warn};
+
+use crate::{
+    cluster::{
+        Index, IndexConfig,
+        event::{AdoptedInterface, Event, Interface},
+        plan::Plan,
+    },
+    dataplane::{
+        DataplaneError, Kernel, RingMaps,
+        netlink::{DiscoveryEvent, conntrack},
+    },
+    flow::{decode, directory::Directory, event::enrich, ring::FlowRing},
+    error_chain,
+    source::{
+        manifests::{Ignored, ManifestSource, SourceUpdate},
+        problem::Problem,
+    },
+};
+
+/// An interface that was found this long before it is armed has a past to take over.
+const HAS_A_PAST: Duration = Duration::from_secs(1);
+
+/// Programs that were displaced are put back this often in a minute; then it is reported.
+const MOST_REATTACHMENTS: usize = 3;
+
+/// What the owning task owns.
+#[derive(Debug)]
+pub(super) struct Core {
+    pub(super) index: Index,
+    pub(super) kernel: Kernel,
+    rings: RingMaps,
+    pub(super) source: ManifestSource,
+    pub(super) problems: Vec<Problem>,
+    pub(super) ignored: Vec<Ignored>,
+    pub(super) settled: bool,
+    directory: Directory,
+    pub(super) flows: FlowRing,
+    wall_offset: Duration,
+    /// Interfaces that are there, and since when they are known.
+    pub(super) interfaces: HashMap<u32, (Arc<str>, Instant)>,
+    pub(super) revision: u64,
+    pub(super) armed: bool,
+    /// What failed at the last write, until it succeeds.
+    pub(super) failures: Vec<String>,
+    undecodable: u64,
+    /// When our programs were put back, in the last minute, by interface.
+    displaced: HashMap<u32, Vec<Instant>>,
+}
+
+impl Core {
+    /// Takes over what an earlier agent left, or starts from nothing.
+    pub(super) fn new(
+        kernel: Kernel,
+        rings: RingMaps,
+        source: ManifestSource,
+        flows: FlowRing,
+        wall_offset: Duration,
+    ) -> Self {
+        let index = Index::new(IndexConfig {
+            class_key: kernel.class_key(),
+            first_table: kernel.first_table(),
+        });
+        Self {
+            index,
+            kernel,
+            rings,
+            source,
+            problems: Vec::new(),
+            ignored: Vec::new(),
+            settled: true,
+            directory: Directory::default(),
+            flows,
+            wall_offset,
+            interfaces: HashMap::new(),
+            revision: 0,
+            armed: false,
+            failures: Vec::new(),
+            undecodable: 0,
+            displaced: HashMap::new(),
+        }
+    }
+
+    /// Brings the first complete plan into force: all objects and all interfaces are known.
+    ///
+    /// # Errors
+    /// If the kernel's maps cannot be read or written.
+    pub(super) fn first_plan(
+        &mut self,
+        interfaces: Vec<Interface>,
+        node: Vec<IpAddr>,
+    ) -> Result<(), DataplaneError> {
+        self.kernel.set_node_addresses(node)?;
+        let found: HashMap<u32, Vec<IpAddr>> = self
+            .kernel
+            .found()
+            .into_iter()
+            .map(|endpoint| (endpoint.ifindex, endpoint.addresses))
+            .collect();
+        let present: BTreeSet<u32> = interfaces.iter().map(|interface| interface.ifindex).collect();
+        let gone: Vec<u32> =
+            found.keys().filter(|ifindex| !present.contains(ifindex)).copied().collect();
+        self.write(&Plan { endpoints_removed: gone, ..Plan::default() });
+        for interface in interfaces {
+            self.note(&interface);
+            let bound = found.get(&interface.ifindex).filter(|bound| {
+                // A new interface under an old index shares nothing with the old one.
+                interface.peer_addresses.is_empty()
+                    || bound.iter().any(|ip| interface.peer_addresses.contains(ip))
+            });
+            match bound {
+                Some(bound) => {
+                    let bound_addresses = bound.clone();
+                    let adopted = AdoptedInterface { interface, bound_addresses };
+                    self.index.apply(Event::InterfaceAdopted(adopted));
+                }
+                None => self.index.apply(Event::InterfaceFound(interface)),
+            }
+        }
+        let update = self.source.rescan();
+        self.take(update);
+        // Decides everything that was taken in; the state is compared, so only names are needed.
+        let named = self.index.take_plan();
+        let renames = self.kernel.equal_tables(&self.index.snapshot());
+        self.index.rename_tables(&renames);
+        let state = self.index.snapshot();
+        let first = !self.kernel.was_armed();
+        if first {
+            self.kernel.arrive(kernel_flows());
+        }
+        let mut plan = self.kernel.difference(&state)?;
+        plan.names = named.names;
+        plan.revision = named.revision;
+        self.write(&plan);
+        self.kernel.arrived();
+        let unclaimed = self.kernel.close_unclaimed(&state);
+        if !unclaimed.is_empty() {
+            warn!(interfaces = ?unclaimed, "armed before, and no pod object speaks for them: closed");
+        }
+        self.kernel.set_armed()?;
+        self.armed = true;
+        info!(
+            endpoints = state.endpoints.len(),
+            tables_kept = renames.len(),
+            rows_written = plan.rows_added.len(),
+            first_arrival = first,
+            "policy is in force"
+        );
+        Ok(())
+    }
+
+    fn note(&mut self, interface: &Interface) {
+        self.interfaces
+            .entry(interface.ifindex)
+            .or_insert_with(|| (Arc::clone(&interface.name), Instant::now()))
+            .0 = Arc::clone(&interface.name);
+    }
+
+    /// Takes in what the source brought and brings it into force.
+    pub(super) fn source_changed(&mut self, update: SourceUpdate) {
+        self.take(update);
+        self.plan();
+    }
+
+    fn take(&mut self, update: SourceUpdate) {
+        let SourceUpdate { events, problems, ignored, changed, settled } = update;
+        if changed {
+            for problem in problems.iter().filter(|problem| !self.problems.contains(problem)) {
+                warn!("{problem}");
+            }
+        }
+        self.settled = settled;
+        self.problems = problems;
+        self.ignored = ignored;
+        for event in events {
+            self.index.apply(event);
+        }
+    }
+
+    /// Takes in what happened to interfaces.
+    ///
+    /// # Errors
+    /// If the map of node addresses cannot be written.
+    pub(super) fn discovered(&mut self, event: DiscoveryEvent) -> Result<(), DataplaneError> {
+        match event {
+            DiscoveryEvent::Found(interface) => {
+                self.note(&interface);
+                self.index.apply(Event::InterfaceFound(interface));
+            }
+            DiscoveryEvent::Lost(ifindex) => {
+                self.interfaces.remove(&ifindex);
+                self.index.apply(Event::InterfaceLost(ifindex));
+                // One that was closed without a pod is not the index's to remove.
+                self.write(&Plan { endpoints_removed: vec![ifindex], ..Plan::default() });
+            }
+            DiscoveryEvent::NodeAddresses(addresses) => {
+                self.kernel.set_node_addresses(addresses)?;
+            }
+            DiscoveryEvent::FirstComplete => {}
+        }
+        self.plan();
+        Ok(())
+    }
+
+    /// Brings what the index wants into force.
+    fn plan(&mut self) {
+        let plan = self.index.take_plan();
+        let has_a_past = plan.endpoints_set.iter().any(|endpoint| {
+            !self.kernel.is_attached(endpoint.ifindex)
+                && self
+                    .interfaces
+                    .get(&endpoint.ifindex)
+                    .is_some_and(|(_, since)| since.elapsed() > HAS_A_PAST)
+        });
+        if has_a_past {
+            self.kernel.arrive(kernel_flows());
+        }
+        self.write(&plan);
+        self.kernel.arrived();
+    }
+
+    fn write(&mut self, plan: &Plan) {
+        let now = Instant::now();
+        // Events told before this plan carry the names before it.
+        self.drain();
+        for name in &plan.names {
+            self.directory.apply(name, now);
+        }
+        let applied = self.kernel.apply(plan);
+        self.revision = self.revision.max(plan.revision);
+        for (ifindex, interface) in &applied.armed {
+            debug!(ifindex, %interface, "armed");
+        }
+        if !applied.failures.is_empty() {
+            for failure in &applied.failures {
+                warn!("{failure}");
+            }
+            self.failures = applied.failures;
+        }
+    }
+
+    /// Tries again what could not be written.
+    pub(super) fn retry(&mut self) {
+        if !self.kernel.incomplete() {
+            self.failures.clear();
+            return;
+        }
+        let applied = self.kernel.retry();
+        self.failures = applied.failures;
+        if !self.kernel.incomplete() {
+            info!("what could not be written before is in force now");
+        }
+    }
+
+    /// Reads the event rings. Returns how many events there were.
+    pub(super) fn drain(&mut self) -> usize {
+        let Self { rings, directory, flows, wall_offset, undecodable, .. } = self;
+        rings.drain(|bytes| match decode::decode(bytes) {
+            Ok(raw) => flows.push(enrich(raw, directory, *wall_offset)),
+            Err(error) => {
+                if *undecodable == 0 {
+                    warn!(%error, "an event of the kernel makes no sense; more are counted only");
+                }
+                *undecodable += 1;
+            }
+        })
+    }
+
+    /// Ages flows and checks that the programs are where they were put.
+    pub(super) fn maintain(&mut self) {
+        let swept = self.kernel.sweep();
+        debug!(live = swept.live, deleted = swept.deleted, "aged conntrack");
+        self.put_back(Instant::now());
+    }
+
+    /// Attaches again where another hand displaced our programs, but does not fight over a hook.
+    fn put_back(&mut self, now: Instant) {
+        self.displaced.retain(|ifindex, _| self.interfaces.contains_key(ifindex));
+        for ifindex in self.kernel.displaced() {
+            let Some((name, _)) = self.interfaces.get(&ifindex).cloned() else {
+                // Its interface is going.
+                continue;
+            };
+            let times = self.displaced.entry(ifindex).or_default();
+            times.retain(|time| now.saturating_duration_since(*time) < Duration::from_secs(60));
+            if times.len() >= MOST_REATTACHMENTS {
+                continue;
+            }
+            times.push(now);
+            match self.kernel.reattach(ifindex, &name) {
+                Ok(()) => warn!(%name, "our programs had been displaced and are attached again"),
+                Err(error) => warn!(%name, error = error_chain(&error), "our programs are displaced"),
+            }
+        }
+    }
+
+    /// Interfaces on which another program keeps displacing ours.
+    pub(super) fn contested(&self) -> Vec<Arc<str>> {
+        self.displaced
+            .iter()
+            .filter(|(_, times)| times.len() >= MOST_REATTACHMENTS)
+            .filter_map(|(ifindex, _)| self.interfaces.get(ifindex))
+            .map(|(name, _)| Arc::clone(name))
+            .collect()
+    }
+
+    /// Events that could not be decoded.
+    pub(super) fn undecodable(&self) -> u64 {
+        self.undecodable
+    }
+}
+
+/// The node's own connections; `None` where it tracks none or does not tell.
+fn kernel_flows() -> Option<Vec<conntrack::KernelFlow>> {
+    match conntrack::dump() {
+        Ok(flows) => flows,
+        Err(error) => {
+            warn!(%error, "the node's own conntrack cannot be read");
+            None
+        }
+    }
+}
+
+/// Size of an event, so that a mismatch fails to compile rather than to run.
+const _: () = assert!(RingMaps::EVENT_BYTES == size_of::<KernelEvent>());

@@ -1,0 +1,8 @@
+//! The agent: the task that owns the state, what it answers to and how it is asked.
+
+pub mod api;
+mod core;
+mod report;
+pub mod run;
+pub mod socket;
+pub mod uninstall;

@@ -1,0 +1,222 @@
+//! What is in force, as the status command shows it, and what is missing for "all of it".
+
+use std::time::SystemTime;
+
+use enforcer_common::{
+    abi::{self, Direction, counter_index},
+    reason::Reason,
+};
+
+use super::{
+    api::{
+        AgentReport, CounterReport, EndpointReport, EndpointState, LostEvents, MapReport,
+        NotEnforced, PolicyReport, StatusReply, StatusReport, StatusRequest,
+    },
+    core::Core,
+};
+use crate::{
+    cluster::{EndpointStatus, InterfaceState, ObjectName},
+    flow::hubble,
+};
+
+/// What does not change while the agent runs.
+#[derive(Debug)]
+pub(super) struct About {
+    pub(super) node: String,
+    pub(super) started: SystemTime,
+}
+
+/// Why the whole plan is not in force yet; `None` if it is.
+pub(super) fn missing(core: &Core, request: &StatusRequest) -> Option<String> {
+    if !core.armed {
+        return Some("the first complete plan is not in force yet".to_owned());
+    }
+    if !core.settled {
+        return Some("a manifest is being written".to_owned());
+    }
+    if let Some(failure) = core.failures.first().filter(|_| core.kernel.incomplete()) {
+        return Some(format!("a part of the plan could not be written: {failure}"));
+    }
+    let name = request.only.as_deref()?;
+    let key = name.strip_prefix("policy/").unwrap_or(name);
+    let policies = policies(core);
+    match policies.iter().find(|policy| policy.policy == key) {
+        None => Some(format!("there is no policy {key}")),
+        Some(policy) if policy.enforced < policy.selected => Some(format!(
+            "the policy {key} is in force on {} of {} local pods",
+            policy.enforced, policy.selected
+        )),
+        Some(_) => None,
+    }
+}
+
+/// The reply to a request; `missing` is what was waited for in vain.
+pub(super) fn reply(
+    core: &Core,
+    about: &About,
+    request: &StatusRequest,
+    missing_in_time: Option<String>,
+) -> StatusReply {
+    let report = report(core, about);
+    let waited = missing_in_time.map(|what| {
+        let seconds = request.wait_seconds.unwrap_or(0);
+        format!("not all in force after {seconds} s: {what}")
+    });
+    let asked = || missing(core, request).filter(|_| request.only.is_some());
+    let unenforceable = || {
+        let first = report.not_enforced.first().filter(|_| !request.ignore_unenforceable)?;
+        Some(format!(
+            "{} interface(s) cannot be enforced on, the first: {}: {}",
+            report.not_enforced.len(),
+            first.interface,
+            first.reason
+        ))
+    };
+    let failure = waited.or_else(asked).or_else(unenforceable);
+    StatusReply { failure, report }
+}
+
+fn name(key: &ObjectName) -> String {
+    format!("{}/{}", key.namespace, key.name)
+}
+
+fn report(core: &Core, about: &About) -> StatusReport {
+    let started = about.started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let status = core.index.status();
+    StatusReport {
+        agent: AgentReport {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            node: about.node.clone(),
+            pid: std::process::id(),
+            started: hubble::timestamp(i64::try_from(started.as_nanos()).unwrap_or(i64::MAX)),
+            revision: core.revision,
+            armed: core.armed,
+        },
+        endpoints: endpoints(core),
+        policies: policies(core),
+        not_enforced: status
+            .interfaces
+            .iter()
+            // One that no pod object claims is nobody's to enforce on.
+            .filter(|one| one.state != InterfaceState::Unbound)
+            .map(|one| NotEnforced {
+                interface: one.interface.clone(),
+                reason: one.reason.clone(),
+            })
+            .chain(core.contested().into_iter().map(|interface| NotEnforced {
+                interface: interface.to_string(),
+                reason: "another program keeps displacing ours from the hook".to_owned(),
+            }))
+            .collect(),
+        problems: core.problems.clone(),
+        ignored: core.ignored.clone(),
+        maps: maps(core),
+        counters: counters(core),
+        lost_events: core.kernel.lost().map_or_else(
+            |_| LostEvents::default(),
+            |[verdict, trace]| LostEvents { verdict, trace: trace + core.undecodable() },
+        ),
+    }
+}
+
+fn endpoints(core: &Core) -> Vec<EndpointReport> {
+    core.index
+        .status()
+        .endpoints
+        .iter()
+        .map(|endpoint| {
+            let [ingress, egress] = &endpoint.isolating;
+            let (state, reason) = if !core.kernel.is_attached(endpoint.ifindex) {
+                (EndpointState::Closed, Some("the programs are not attached yet".to_owned()))
+            } else if core.kernel.locked(endpoint.ifindex) {
+                (EndpointState::Locked, core.failures.first().cloned())
+            } else {
+                (EndpointState::Enforced, None)
+            };
+            EndpointReport {
+                pod: Some(name(&endpoint.pod)),
+                interface: endpoint.interface.to_string(),
+                ifindex: endpoint.ifindex,
+                addresses: endpoint.addresses.iter().map(ToString::to_string).collect(),
+                isolated_ingress: endpoint.isolated[0],
+                isolated_egress: endpoint.isolated[1],
+                ingress_policies: ingress.iter().map(name).collect(),
+                egress_policies: egress.iter().map(name).collect(),
+                state,
+                reason,
+            }
+        })
+        .collect()
+}
+
+fn policies(core: &Core) -> Vec<PolicyReport> {
+    let status = core.index.status();
+    status
+        .policies
+        .iter()
+        .map(|policy| {
+            let selected = policy.local_pods;
+            let on = |endpoint: &&EndpointStatus| {
+                endpoint.isolating.iter().any(|names| names.contains(&policy.policy))
+                    && core.kernel.is_attached(endpoint.ifindex)
+                    && !core.kernel.locked(endpoint.ifindex)
+            };
+            let enforced = status.endpoints.iter().filter(on).count();
+            let state = match enforced {
+                _ if enforced == selected => "enforced",
+                0 => "pending",
+                _ => "partly",
+            };
+            PolicyReport {
+                policy: name(&policy.policy),
+                selected,
+                enforced,
+                state: state.to_owned(),
+            }
+        })
+        .collect()
+}
+
+fn maps(core: &Core) -> Vec<MapReport> {
+    let status = core.index.status();
+    let report = |name: &str, entries: usize, max: u32| MapReport {
+        name: name.to_owned(),
+        entries: entries as u64,
+        max: u64::from(max),
+    };
+    let flows = core.kernel.flow_counts();
+    vec![
+        report(abi::MAP_ENDPOINTS, status.endpoints.len(), abi::ENDPOINT_SLOTS),
+        report(abi::MAP_PEERS, status.counts.peers, 262_144),
+        report("CIDRS", status.counts.cidrs, 65_536),
+        report(abi::MAP_ROWS, status.counts.rows, 524_288),
+        report(
+            abi::MAP_INTERVALS,
+            core.kernel.intervals_used() as usize,
+            abi::INTERVAL_SLOTS,
+        ),
+        report("CT (half-open)", flows.half, core.kernel.conntrack_entries()),
+        report("CT (established)", flows.established, core.kernel.conntrack_entries()),
+    ]
+}
+
+fn counters(core: &Core) -> Vec<CounterReport> {
+    let Ok(counters) = core.kernel.counters() else {
+        return Vec::new();
+    };
+    let mut report = Vec::new();
+    for reason in Reason::ALL {
+        for (direction, word) in [(Direction::Ingress, "ingress"), (Direction::Egress, "egress")] {
+            let packets =
+                counters.get(counter_index(*reason as u8, direction) as usize).copied().unwrap_or(0);
+            if packets > 0 {
+                report.push(CounterReport {
+                    reason: reason.name().to_owned(),
+                    direction: word.to_owned(),
+                    packets,
+                });
+            }
+        }
+    }
+    report
+}

@@ -1,0 +1,324 @@
+//! The agent's socket: one task a client, each with bounded memory and time, so that a client that
+//! stalls or sends nonsense harms nobody else.
+
+use std::{
+    collections::VecDeque,
+    fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError},
+    future::Future,
+    io,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use serde::Serialize;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{
+        UnixListener, UnixStream,
+        unix::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::Semaphore,
+    time::timeout,
+};
+
+use super::api::{ObserveRequest, Reply, Request, SOCKET_NAME, StatusReply, StatusRequest};
+use crate::flow::{event::Flow, filter::Filter, hubble, ring::FlowRing};
+
+/// Clients at a time.
+const MOST_CLIENTS: usize = 64;
+/// Longest request, bytes.
+const LONGEST_REQUEST: u64 = 64 << 10;
+/// How long a client may take to send its request.
+const REQUEST_TIME: Duration = Duration::from_secs(5);
+/// How long a client may leave its answer lying.
+const WRITE_TIME: Duration = Duration::from_secs(10);
+/// Flows written at once; bounds the memory that a client takes.
+const BATCH: usize = 256;
+
+/// What the agent gives to the socket.
+pub trait Service: Clone + Send + Sync + 'static {
+    /// Name of the node, for flows.
+    fn node_name(&self) -> &str;
+    /// The flows.
+    fn flows(&self) -> &FlowRing;
+    /// Answers a status request, after the wait that it asks for. Dropped when the client goes.
+    fn status(&self, request: StatusRequest) -> impl Future<Output = StatusReply> + Send;
+}
+
+/// Why the socket cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum SocketError {
+    /// Another agent has it.
+    #[error(
+        "another agent is running on this node (it holds {}); stop it first, or give this one \
+         another --run-dir",
+        path.display()
+    )]
+    AnotherAgent {
+        /// What it holds.
+        path: PathBuf,
+    },
+    /// The system refused.
+    #[error("cannot {what} {}: {error}; the agent needs a run directory that root can write to",
+        path.display())]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+}
+
+/// The socket, listening.
+#[derive(Debug)]
+pub struct Server {
+    listener: UnixListener,
+    path: PathBuf,
+    /// Held for as long as the agent lives; the kernel lets go of it when the process dies.
+    _lock: File,
+}
+
+impl Server {
+    /// Takes the socket in `run_dir`, which is made if it is not there. To be called within a tokio
+    /// runtime.
+    ///
+    /// # Errors
+    /// If another agent has it or the system refuses.
+    pub fn bind(run_dir: &Path) -> Result<Self, SocketError> {
+        let io = |what, path: &Path| {
+            let path = path.to_owned();
+            move |error| SocketError::Io { what, path, error }
+        };
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(run_dir)
+            .map_err(io("make the directory", run_dir))?;
+        fs::set_permissions(run_dir, Permissions::from_mode(0o700))
+            .map_err(io("set the mode of", run_dir))?;
+        let lock_path = run_dir.join("enforcer.lock");
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&lock_path)
+            .map_err(io("open", &lock_path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(SocketError::AnotherAgent { path: lock_path });
+            }
+            Err(TryLockError::Error(error)) => return Err(io("lock", &lock_path)(error)),
+        }
+        let path = run_dir.join(SOCKET_NAME);
+        // With the lock ours, a socket that still answers belongs to something without the lock.
+        if std::os::unix::net::UnixStream::connect(&path).is_ok() {
+            return Err(SocketError::AnotherAgent { path });
+        }
+        match fs::remove_file(&path) {
+            Ok(()) => tracing::debug!(path = %path.display(), "removed a dead agent's socket"),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(io("remove the old socket", &path)(error)),
+        }
+        let listener = UnixListener::bind(&path).map_err(io("listen on", &path))?;
+        fs::set_permissions(&path, Permissions::from_mode(0o600))
+            .map_err(io("set the mode of", &path))?;
+        Ok(Self { listener, path, _lock: lock })
+    }
+
+    /// Serves until dropped.
+    pub async fn serve<S: Service>(self, service: S) {
+        let slots = Arc::new(Semaphore::new(MOST_CLIENTS));
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, _)) => {
+                    let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
+                        tracing::warn!(most = MOST_CLIENTS, "too many clients; one was refused");
+                        // Best effort: a new socket's buffer takes it.
+                        let said = stream.try_write(b"{\"error\":\"too many clients\"}\n");
+                        tracing::trace!(said = said.is_ok(), "refused");
+                        continue;
+                    };
+                    let service = service.clone();
+                    tokio::spawn(async move {
+                        if let Err(error) = client(stream, &service).await {
+                            tracing::debug!(%error, "a client of the socket went away");
+                        }
+                        drop(slot);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a client");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_file(&self.path) {
+            tracing::debug!(%error, "the socket was already gone");
+        }
+    }
+}
+
+async fn client<S: Service>(stream: UnixStream, service: &S) -> io::Result<()> {
+    let (read, mut write) = stream.into_split();
+    let mut read = BufReader::new(read);
+    let mut line = Vec::new();
+    let mut bounded = (&mut read).take(LONGEST_REQUEST);
+    match timeout(REQUEST_TIME, bounded.read_until(b'\n', &mut line)).await {
+        Ok(Ok(0)) => return Ok(()),
+        Ok(read) => drop(read?),
+        Err(_) => return send(&mut write, &Reply::Error("no request came".into())).await,
+    }
+    let request = match serde_json::from_slice(&line) {
+        Ok(request) => request,
+        Err(e) => {
+            let reason = format!("the request is not understood: {e}");
+            return send(&mut write, &Reply::Error(reason)).await;
+        }
+    };
+    match request {
+        Request::Status(request) => {
+            let reply = tokio::select! {
+                reply = service.status(request) => reply,
+                () = gone(&mut read) => return Ok(()),
+            };
+            send(&mut write, &Reply::Status(Box::new(reply))).await
+        }
+        Request::Observe(request) => match Filter::new(&request.filter) {
+            Err(e) => send(&mut write, &Reply::Error(e.to_string())).await,
+            Ok(filter) => {
+                tokio::select! {
+                    sent = observe(&mut write, service, &request, &filter) => sent,
+                    () = gone(&mut read) => Ok(()),
+                }
+            }
+        },
+    }
+}
+
+/// Ends when the client closes its side, or sends what it has no business to send.
+async fn gone(read: &mut BufReader<OwnedReadHalf>) {
+    let mut more = [0];
+    if let Err(error) = read.read(&mut more).await {
+        tracing::trace!(%error, "client reset");
+    }
+}
+
+async fn observe<S: Service>(
+    write: &mut OwnedWriteHalf,
+    service: &S,
+    request: &ObserveRequest,
+    filter: &Filter,
+) -> io::Result<()> {
+    let ring = service.flows();
+    let node = service.node_name();
+    let wanted = |flow: &Flow| {
+        request.since.is_none_or(|since| flow.time >= since)
+            && request.until.is_none_or(|until| flow.time <= until)
+            && filter.matches(flow)
+    };
+    let end = ring.next();
+    let mut next = ring.oldest();
+    // The newest so many are known only after all have been seen.
+    let last = if request.first.is_some() { None } else { request.last };
+    let mut newest = VecDeque::new();
+    let mut left = request.first.unwrap_or(usize::MAX);
+    if last == Some(0) {
+        next = end;
+    }
+    while next < end && left > 0 {
+        let batch = ring.read(next, BATCH);
+        let seen = batch.flows.into_iter().take(usize::try_from(end - next).unwrap_or(BATCH));
+        next = batch.next;
+        let mut chosen: Vec<_> = seen.filter(|flow| wanted(flow)).collect();
+        if let Some(last) = last {
+            newest.extend(chosen);
+            newest.drain(..newest.len().saturating_sub(last));
+        } else {
+            chosen.truncate(left);
+            left -= chosen.len();
+            send_flows(write, &chosen, node).await?;
+        }
+        // The agent has other work than this client.
+        tokio::task::yield_now().await;
+    }
+    let newest: Vec<_> = newest.into();
+    for part in newest.chunks(BATCH) {
+        send_flows(write, part, node).await?;
+    }
+    if request.follow && left > 0 {
+        follow(write, service, request, &wanted, next.max(end)).await?;
+    }
+    send(write, &Reply::End {}).await
+}
+
+async fn follow<S: Service>(
+    write: &mut OwnedWriteHalf,
+    service: &S,
+    request: &ObserveRequest,
+    wanted: &impl Fn(&Flow) -> bool,
+    mut next: u64,
+) -> io::Result<()> {
+    let ring = service.flows();
+    loop {
+        ring.appended(next).await;
+        let batch = ring.read(next, BATCH);
+        next = batch.next;
+        if batch.lost > 0 {
+            send(write, &hubble::lost(batch.lost, service.node_name(), now())).await?;
+        }
+        let over = batch.flows.last().zip(request.until).is_some_and(|(f, until)| f.time > until);
+        let chosen: Vec<_> = batch.flows.into_iter().filter(|flow| wanted(flow)).collect();
+        send_flows(write, &chosen, service.node_name()).await?;
+        if over {
+            return Ok(());
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+async fn send_flows(write: &mut OwnedWriteHalf, flows: &[Arc<Flow>], node: &str) -> io::Result<()> {
+    let mut lines = Vec::new();
+    for flow in flows {
+        line(&mut lines, &hubble::response(flow, node))?;
+    }
+    send_bytes(write, &lines).await
+}
+
+async fn send(write: &mut OwnedWriteHalf, reply: &impl Serialize) -> io::Result<()> {
+    let mut bytes = Vec::new();
+    line(&mut bytes, reply)?;
+    send_bytes(write, &bytes).await
+}
+
+fn line(bytes: &mut Vec<u8>, value: &impl Serialize) -> io::Result<()> {
+    serde_json::to_writer(&mut *bytes, value)?;
+    bytes.push(b'\n');
+    Ok(())
+}
+
+async fn send_bytes(write: &mut OwnedWriteHalf, bytes: &[u8]) -> io::Result<()> {
+    match timeout(WRITE_TIME, write.write_all(bytes)).await {
+        Ok(written) => written,
+        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read")),
+    }
+}
+
+#[cfg(test)]
+#[path = "socket_tests.rs"]
+mod tests;

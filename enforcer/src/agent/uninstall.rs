@@ -1,0 +1,90 @@
+//! `enforcer uninstall`: the node as if the agent had never been there.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    agent::socket::{Server, SocketError},
+    cli::UninstallArgs,
+    dataplane::{self, DataplaneError},
+};
+
+/// Why something could not be removed.
+#[derive(Debug, thiserror::Error)]
+pub enum UninstallError {
+    /// An agent is running.
+    #[error(transparent)]
+    Running(#[from] SocketError),
+    /// The kernel's side.
+    #[error(transparent)]
+    Dataplane(#[from] DataplaneError),
+    /// A file or folder.
+    #[error("cannot delete {path}")]
+    Delete {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The kernel still runs our programs.
+    #[error("the programs are still attached {seconds} s after their pins went; look at `bpftool net`")]
+    StillAttached {
+        /// How long it was waited.
+        seconds: u64,
+    },
+}
+
+/// The kernel detaches a little after the last pin has gone.
+const DETACH: Duration = Duration::from_secs(5);
+
+/// Removes programs, filters, maps, pins and files. Doing it twice is no failure.
+///
+/// # Errors
+/// If an agent is running, or something cannot be removed.
+pub fn uninstall(args: &UninstallArgs) -> Result<(), UninstallError> {
+    let UninstallArgs { run_dir, state_dir, bpf_dir } = args;
+    if !dataplane::may_load() {
+        return Err(DataplaneError::Privilege.into());
+    }
+    if run_dir.exists() {
+        // Holding the agent's lock for a moment proves that there is none.
+        in_runtime(run_dir)?;
+    }
+    let programs = dataplane::remove(bpf_dir, state_dir)?;
+    let since = Instant::now();
+    while dataplane::attached_anywhere(&programs)? {
+        if since.elapsed() > DETACH {
+            return Err(UninstallError::StillAttached { seconds: DETACH.as_secs() });
+        }
+        sleep(Duration::from_millis(10));
+    }
+    for dir in [bpf_dir, state_dir, run_dir] {
+        delete(dir)?;
+    }
+    Ok(())
+}
+
+fn in_runtime(run_dir: &Path) -> Result<(), UninstallError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|source| UninstallError::Delete {
+        path: run_dir.to_owned(),
+        source,
+    })?;
+    let _guard = runtime.enter();
+    drop(Server::bind(run_dir)?);
+    Ok(())
+}
+
+fn delete(dir: &Path) -> Result<(), UninstallError> {
+    match fs::remove_dir_all(dir) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(UninstallError::Delete { path: dir.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
+}

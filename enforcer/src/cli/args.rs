@@ -1,0 +1,392 @@
+//! Flags of all commands. Each flag of the agent is also an `ENFORCER_…` environment variable.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+use super::{terminal::Color, when::When};
+use crate::{
+    dataplane::AttachMode,
+    flow::filter::{FilterSpec, Sides},
+};
+
+/// Kubernetes NetworkPolicy, enforced in eBPF beside any CNI.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "enforcer", version, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Run the node agent
+    Agent(AgentArgs),
+    /// Show what is enforced, what is not, and why
+    Status(StatusArgs),
+    /// Show flows with the policies that decided them
+    Observe(Box<ObserveArgs>),
+    /// Remove programs, maps and state from this node
+    Uninstall(UninstallArgs),
+}
+
+/// Form of the agent's log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people
+    #[default]
+    Text,
+    /// Without time and colour, for a journal that adds its own
+    Journal,
+}
+
+/// `enforcer agent`.
+#[derive(Clone, Debug, Args)]
+pub struct AgentArgs {
+    /// Directory of Kubernetes manifests that takes the API server's place
+    #[arg(long, value_name = "DIR", env = "ENFORCER_MANIFESTS")]
+    pub manifests: PathBuf,
+    /// Where the socket is
+    #[arg(long, value_name = "DIR", env = "ENFORCER_RUN_DIR", default_value = "/run/enforcer")]
+    pub run_dir: PathBuf,
+    /// What must survive a reboot
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "ENFORCER_STATE_DIR",
+        default_value = "/var/lib/enforcer"
+    )]
+    pub state_dir: PathBuf,
+    /// Where programs and maps are pinned, on a BPF file system
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "ENFORCER_BPF_DIR",
+        default_value = "/sys/fs/bpf/enforcer"
+    )]
+    pub bpf_dir: PathBuf,
+    /// Name of this node; the host name if not given
+    #[arg(long, value_name = "NAME", env = "ENFORCER_NODE_NAME")]
+    pub node_name: Option<String>,
+    /// How programs are attached
+    #[arg(long, value_enum, env = "ENFORCER_ATTACH", default_value_t)]
+    pub attach: AttachMode,
+    /// Connections that conntrack can hold, for each IP version
+    #[arg(
+        long,
+        value_name = "N",
+        env = "ENFORCER_CONNTRACK_ENTRIES",
+        default_value_t = 262_144,
+        value_parser = clap::value_parser!(u32).range(1024..=1 << 26)
+    )]
+    pub conntrack_entries: u32,
+    /// Flows that are kept for `enforcer observe`
+    #[arg(
+        long,
+        value_name = "N",
+        env = "ENFORCER_FLOW_BUFFER",
+        default_value_t = 65_535,
+        value_parser = clap::value_parser!(u32).range(1..=1 << 24)
+    )]
+    pub flow_buffer: u32,
+    /// What is logged: error, warn, info, debug, trace, or directives such as enforcer::source=debug
+    #[arg(long, value_name = "LEVEL", env = "ENFORCER_LOG_LEVEL", default_value = "info")]
+    pub log_level: String,
+    /// Form of the log
+    #[arg(long, value_enum, env = "ENFORCER_LOG_FORMAT", default_value_t)]
+    pub log_format: LogFormat,
+}
+
+impl AgentArgs {
+    /// The node's name: the flag, or the host's.
+    ///
+    /// # Errors
+    /// If the host's name cannot be read.
+    pub fn node(&self) -> std::io::Result<String> {
+        match &self.node_name {
+            Some(name) => Ok(name.clone()),
+            None => std::fs::read_to_string("/proc/sys/kernel/hostname")
+                .map(|name| name.trim().to_owned()),
+        }
+    }
+}
+
+/// `enforcer uninstall`.
+#[derive(Clone, Debug, Args)]
+pub struct UninstallArgs {
+    /// Where the agent's socket is
+    #[arg(long, value_name = "DIR", env = "ENFORCER_RUN_DIR", default_value = "/run/enforcer")]
+    pub run_dir: PathBuf,
+    /// What the agent keeps on disk
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "ENFORCER_STATE_DIR",
+        default_value = "/var/lib/enforcer"
+    )]
+    pub state_dir: PathBuf,
+    /// Where the agent pins programs and maps
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "ENFORCER_BPF_DIR",
+        default_value = "/sys/fs/bpf/enforcer"
+    )]
+    pub bpf_dir: PathBuf,
+}
+
+/// Form of a status.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum StatusOutput {
+    /// For people
+    #[default]
+    Text,
+    /// One JSON object
+    Json,
+}
+
+/// `enforcer status`.
+#[derive(Clone, Debug, Args)]
+pub struct StatusArgs {
+    /// Wait until everything written before this call is in force, for at most so many seconds
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "60"
+    )]
+    pub wait: Option<u64>,
+    /// Ask about one policy only
+    #[arg(long = "for", value_name = "policy/NS/NAME", value_parser = policy_name)]
+    pub only: Option<String>,
+    /// Interfaces that cannot be enforced on are no failure
+    #[arg(long)]
+    pub ignore_unenforceable: bool,
+    /// Form of the output
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: StatusOutput,
+    /// Colours
+    #[arg(long, value_enum, default_value_t)]
+    pub color: Color,
+    /// Where the agent's socket is
+    #[arg(long, value_name = "DIR", env = "ENFORCER_RUN_DIR", default_value = "/run/enforcer")]
+    pub run_dir: PathBuf,
+}
+
+fn policy_name(text: &str) -> Result<String, &'static str> {
+    let parts: Vec<&str> = text.split('/').collect();
+    match parts[..] {
+        ["policy", namespace, name] if !namespace.is_empty() && !name.is_empty() => {
+            Ok(text.to_owned())
+        }
+        _ => Err("must be policy/NAMESPACE/NAME"),
+    }
+}
+
+/// Form of flows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ObserveOutput {
+    /// A line for people
+    #[default]
+    Compact,
+    /// A line of JSON, as Hubble writes it
+    #[value(alias = "jsonpb")]
+    Json,
+}
+
+/// `enforcer observe`.
+#[derive(Clone, Debug, Args)]
+pub struct ObserveArgs {
+    /// Go on with new flows
+    #[arg(short, long)]
+    pub follow: bool,
+    /// The newest N flows [default: 20 without --follow, --since, --until]
+    #[arg(long, value_name = "N", conflicts_with_all = ["first", "all"])]
+    pub last: Option<usize>,
+    /// The oldest N flows
+    #[arg(long, value_name = "N", conflicts_with_all = ["all", "follow"])]
+    pub first: Option<usize>,
+    /// All flows that are kept
+    #[arg(long)]
+    pub all: bool,
+    /// Not before: a time ago (5m, 1h30m) or RFC 3339
+    #[arg(long, value_name = "WHEN")]
+    pub since: Option<When>,
+    /// Not after: likewise
+    #[arg(long, value_name = "WHEN")]
+    pub until: Option<When>,
+    /// Form of the output
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: ObserveOutput,
+    /// Colours
+    #[arg(long, value_enum, default_value_t)]
+    pub color: Color,
+    /// Name the policies that decided, in compact form
+    #[arg(
+        long,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = true,
+        default_missing_value = "true",
+        action = ArgAction::Set
+    )]
+    pub print_policy_names: bool,
+    /// Which flows
+    #[command(flatten)]
+    pub filters: FilterArgs,
+    /// Where the agent's socket is
+    #[arg(long, value_name = "DIR", env = "ENFORCER_RUN_DIR", default_value = "/run/enforcer")]
+    pub run_dir: PathBuf,
+}
+
+/// Filters of `enforcer observe`. A filter given several times matches any of its values; different
+/// filters must all match.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Filters")]
+pub struct FilterArgs {
+    /// Pod on either side, by [NAMESPACE/]PREFIX
+    #[arg(long, value_name = "POD", value_delimiter = ',')]
+    pod: Vec<String>,
+    /// Pod that sends
+    #[arg(long, value_name = "POD", value_delimiter = ',')]
+    from_pod: Vec<String>,
+    /// Pod that receives
+    #[arg(long, value_name = "POD", value_delimiter = ',')]
+    to_pod: Vec<String>,
+    /// Namespace on either side
+    #[arg(short, long, value_name = "NS", value_delimiter = ',')]
+    namespace: Vec<String>,
+    /// Namespace of the sender
+    #[arg(long, value_name = "NS", value_delimiter = ',')]
+    from_namespace: Vec<String>,
+    /// Namespace of the receiver
+    #[arg(long, value_name = "NS", value_delimiter = ',')]
+    to_namespace: Vec<String>,
+    /// Address or CIDR on either side
+    #[arg(long, value_name = "IP", value_delimiter = ',')]
+    ip: Vec<String>,
+    /// Source address or CIDR
+    #[arg(long, value_name = "IP", value_delimiter = ',')]
+    from_ip: Vec<String>,
+    /// Destination address or CIDR
+    #[arg(long, value_name = "IP", value_delimiter = ',')]
+    to_ip: Vec<String>,
+    /// Port on either side
+    #[arg(long, value_name = "PORT", value_delimiter = ',')]
+    port: Vec<String>,
+    /// Source port
+    #[arg(long, value_name = "PORT", value_delimiter = ',')]
+    from_port: Vec<String>,
+    /// Destination port
+    #[arg(long, value_name = "PORT", value_delimiter = ',')]
+    to_port: Vec<String>,
+    /// tcp, udp, sctp, icmp, icmpv4, icmpv6
+    #[arg(long, value_delimiter = ',')]
+    protocol: Vec<String>,
+    /// FORWARDED or DROPPED
+    #[arg(long, value_delimiter = ',')]
+    verdict: Vec<String>,
+    /// ingress or egress, seen from the pod
+    #[arg(long, value_name = "DIRECTION", value_delimiter = ',')]
+    traffic_direction: Vec<String>,
+    /// Reason, by our name (PolicyDenied) or Hubble's (POLICY_DENIED)
+    #[arg(long, alias = "drop-reason-desc", value_delimiter = ',')]
+    reason: Vec<String>,
+    /// drop (all that is dropped), policy-verdict or trace
+    #[arg(short = 't', long = "type", value_name = "TYPE", value_delimiter = ',')]
+    kind: Vec<String>,
+}
+
+impl FilterArgs {
+    /// The filters as they go over the socket.
+    #[must_use]
+    pub fn spec(&self) -> FilterSpec {
+        let sides = |any: &[String], from: &[String], to: &[String]| Sides {
+            any: any.to_vec(),
+            from: from.to_vec(),
+            to: to.to_vec(),
+        };
+        FilterSpec {
+            pod: sides(&self.pod, &self.from_pod, &self.to_pod),
+            namespace: sides(&self.namespace, &self.from_namespace, &self.to_namespace),
+            port: sides(&self.port, &self.from_port, &self.to_port),
+            ip: sides(&self.ip, &self.from_ip, &self.to_ip),
+            verdict: self.verdict.clone(),
+            protocol: self.protocol.clone(),
+            traffic_direction: self.traffic_direction.clone(),
+            reason: self.reason.clone(),
+            kind: self.kind.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(args: &str) -> Result<Command, clap::Error> {
+        Cli::try_parse_from(args.split(' ')).map(|cli| cli.command)
+    }
+
+    #[test]
+    fn the_definitions_hold() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_contract() {
+        let Command::Agent(agent) = parse("enforcer agent --manifests /m").unwrap() else {
+            panic!("another command")
+        };
+        assert_eq!(agent.run_dir, PathBuf::from("/run/enforcer"));
+        assert_eq!(agent.bpf_dir, PathBuf::from("/sys/fs/bpf/enforcer"));
+        assert_eq!(agent.state_dir, PathBuf::from("/var/lib/enforcer"));
+        assert_eq!((agent.conntrack_entries, agent.flow_buffer), (262_144, 65_535));
+        assert_eq!(agent.attach, AttachMode::Auto);
+        assert!(agent.node().is_ok_and(|name| !name.is_empty()));
+    }
+
+    #[test]
+    fn wait_takes_seconds_only_after_an_equals_sign() {
+        for (args, expected) in [
+            ("enforcer status", None),
+            ("enforcer status --wait", Some(60)),
+            ("enforcer status --wait=5 --for policy/a/b", Some(5)),
+        ] {
+            let Command::Status(status) = parse(args).unwrap() else { panic!("{args}") };
+            assert_eq!(status.wait, expected, "{args}");
+        }
+    }
+
+    #[test]
+    fn wrong_usage_ends_with_2() {
+        for args in [
+            "enforcer",
+            "enforcer agent",
+            "enforcer status --wait 5",
+            "enforcer status --for a/b",
+            "enforcer observe --last 1 --all",
+            "enforcer observe --since yesterday",
+            "enforcer observe -o xml",
+            "enforcer agent --manifests /m --conntrack-entries 0",
+        ] {
+            assert_eq!(parse(args).unwrap_err().exit_code(), 2, "{args}");
+        }
+    }
+
+    #[test]
+    fn filters_reach_the_socket() {
+        let args = "enforcer observe -f --pod a,b --to-port 80 -t drop --print-policy-names=false";
+        let Command::Observe(observe) = parse(args).unwrap() else { panic!("another command") };
+        let spec = observe.filters.spec();
+        assert_eq!(spec.pod.any, ["a", "b"]);
+        assert_eq!((spec.port.to, spec.kind), (vec!["80".to_owned()], vec!["drop".to_owned()]));
+        assert!(observe.follow && !observe.print_policy_names);
+    }
+}

@@ -1,0 +1,234 @@
+//! A flow in one line for people, after `hubble observe -o compact`.
+
+use super::terminal::{Style, clean};
+use crate::flow::hubble::{
+    Details, Endpoint, FlowJson, Layer4, Policy, Response, TYPE_DROP, TYPE_TRACE, What,
+};
+
+/// The line, without its end.
+#[must_use]
+pub fn line(response: &Response, style: Style, policies: bool) -> String {
+    match &response.what {
+        What::Flow(flow) => flow_line(flow, style, policies),
+        What::LostEvents(lost) => {
+            let time = time(&response.time);
+            let count = clean(&lost.num_events_lost);
+            let text = format!("{count} flows lost: read slower than they came");
+            format!("{time}: {}", style.warn(&text))
+        }
+    }
+}
+
+fn flow_line(flow: &FlowJson, style: Style, policies: bool) -> String {
+    let (source_port, destination_port) = ports(flow);
+    let source = side(&flow.source, flow.ip.as_ref().map(|ip| &*ip.source), source_port);
+    let destination =
+        side(&flow.destination, flow.ip.as_ref().map(|ip| &*ip.destination), destination_port);
+    // A reply is shown as part of the connection that it answers.
+    let (left, arrow, right) = match flow.is_reply {
+        Some(false) => (source, "->", destination),
+        Some(true) => (destination, "<-", source),
+        None => (source, "<>", destination),
+    };
+    let details = &flow.extensions.value;
+    let dropped = flow.verdict == "DROPPED";
+    let direction = flow.traffic_direction.as_deref().unwrap_or("UNKNOWN");
+    let (kind, verdict) = match flow.event_type.kind {
+        TYPE_DROP => (details.reason_text.clone(), "DROPPED"),
+        TYPE_TRACE => {
+            let point = flow.trace_observation_point.as_deref().unwrap_or("TRACE");
+            (
+                point.to_ascii_lowercase().replace('_', "-"),
+                if dropped { "DROPPED" } else { "FORWARDED" },
+            )
+        }
+        _ => (format!("policy-verdict {direction}"), if dropped { "DENIED" } else { "ALLOWED" }),
+    };
+    let verdict = if dropped { style.bad(verdict) } else { style.good(verdict) };
+    let why = why(flow, details, policies);
+    let summary =
+        if flow.summary.is_empty() { String::new() } else { format!(" ({})", flow.summary) };
+    let (left, right, kind) = (clean(&left), clean(&right), clean(&kind));
+    let (why, summary) = (clean(&why), clean(&summary));
+    format!("{}: {left} {arrow} {right} {kind} {verdict}{why}{summary}", time(&flow.time))
+}
+
+/// ` BY …` and what else there is to say about the verdict.
+fn why(flow: &FlowJson, details: &Details, policies: bool) -> String {
+    let mut out = String::new();
+    let allowed = flow.ingress_allowed_by.iter().chain(&flow.egress_allowed_by);
+    let denied = flow.ingress_denied_by.iter().chain(&flow.egress_denied_by);
+    let by: Vec<String> = allowed.chain(denied).map(name).collect();
+    if details.default_deny {
+        out.push_str(" (default deny");
+        if policies && !by.is_empty() {
+            out.push_str(": isolated by ");
+            out.push_str(&by.join(", "));
+        }
+        out.push(')');
+    } else if !by.is_empty() {
+        if policies {
+            out.push_str(" BY ");
+            out.push_str(&by.join(", "));
+            if let Some(rule) = &details.rule {
+                out.push(' ');
+                out.push_str(rule);
+            }
+        }
+    } else if flow.event_type.kind != TYPE_DROP && flow.event_type.kind != TYPE_TRACE {
+        out.push_str(&format!(" ({})", details.reason_text));
+    }
+    if details.revoked {
+        out.push_str(" (no longer allowed)");
+    }
+    if details.masqueraded {
+        out.push_str(" (source masqueraded)");
+    }
+    out
+}
+
+fn name(policy: &Policy) -> String {
+    format!("{}/{}", policy.namespace, policy.name)
+}
+
+fn ports(flow: &FlowJson) -> (Option<u16>, Option<u16>) {
+    match &flow.l4 {
+        Some(Layer4::Tcp { source_port, destination_port, .. }) => {
+            (Some(*source_port), Some(*destination_port))
+        }
+        Some(Layer4::Udp(p) | Layer4::Sctp(p)) => (Some(p.source_port), Some(p.destination_port)),
+        _ => (None, None),
+    }
+}
+
+fn side(endpoint: &Endpoint, address: Option<&str>, port: Option<u16>) -> String {
+    let name = if endpoint.is_unknown() {
+        match address {
+            // Brackets keep an IPv6 address and its port apart.
+            Some(address) if port.is_some() && address.contains(':') => format!("[{address}]"),
+            Some(address) => address.to_owned(),
+            None => "?".to_owned(),
+        }
+    } else {
+        format!("{}/{}", endpoint.namespace, endpoint.pod_name)
+    };
+    match port {
+        Some(port) => format!("{name}:{port}"),
+        None => name,
+    }
+}
+
+/// `Nov 14 22:13:21.500` (UTC) of `2023-11-14T22:13:21.500000000Z`.
+fn time(rfc3339: &str) -> String {
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let part = |range: std::ops::Range<usize>| rfc3339.get(range);
+    let month = part(5..7).and_then(|m| m.parse::<usize>().ok());
+    let month = month.and_then(|m| MONTHS.get(m.checked_sub(1)?));
+    match (month, part(8..10), part(11..23)) {
+        (Some(month), Some(day), Some(time)) => format!("{month} {day} {time}"),
+        _ => clean(rfc3339),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use enforcer_common::{
+        abi::{Addr, Direction, EVENT_MASQUERADED, EVENT_REPLY, EVENT_REVOKED, Event, event_kind},
+        reason::Reason,
+    };
+
+    use super::*;
+    use crate::flow::{
+        event::tests::{addr, allowed, denied, flow},
+        hubble::{lost, response},
+    };
+
+    const PLAIN: Style = Style { color: false, width: 80 };
+
+    fn of(event: &Event) -> String {
+        line(&response(&flow(event), "w1"), PLAIN, true)
+    }
+
+    #[test]
+    fn lines_are_as_agreed() {
+        for (event, expected) in [
+            (
+                allowed(),
+                "Nov 14 22:13:21.500: shop/web-1:40000 -> shop/db-0:5432 policy-verdict INGRESS \
+                 ALLOWED BY shop/db-in spec.ingress[1] (TCP Flags: SYN)",
+            ),
+            (
+                denied(),
+                "Nov 14 22:13:21.500: shop/web-1:40000 -> shop/db-0:5432 policy-verdict INGRESS \
+                 DENIED (default deny: isolated by shop/deny, shop/zone) (TCP Flags: SYN)",
+            ),
+            (
+                Event { flags: EVENT_REVOKED, ifindex: 99, tcp_flags: 16, ..denied() },
+                "Nov 14 22:13:21.500: shop/web-1:40000 -> shop/db-0:5432 policy-verdict INGRESS \
+                 DENIED (default deny) (no longer allowed) (TCP Flags: ACK)",
+            ),
+            (
+                Event { rule: 1, reason: Reason::NotIsolated as u8, proto: 17, ..allowed() },
+                "Nov 14 22:13:21.500: shop/web-1:40000 -> shop/db-0:5432 policy-verdict INGRESS \
+                 ALLOWED (no policy isolates the pod in this direction) (UDP)",
+            ),
+            (
+                Event { src: addr(9), flags: EVENT_MASQUERADED, ..allowed() },
+                "Nov 14 22:13:21.500: 10.0.0.9:40000 -> shop/db-0:5432 policy-verdict INGRESS \
+                 ALLOWED BY shop/db-in spec.ingress[1] (source masqueraded) (TCP Flags: SYN)",
+            ),
+            (
+                Event {
+                    kind: event_kind::DROP,
+                    reason: Reason::SpoofedSource as u8,
+                    rule: 0,
+                    src: Addr::from_octets([0xfd; 16]),
+                    ifindex: 0,
+                    ..allowed()
+                },
+                "Nov 14 22:13:21.500: [fdfd:fdfd:fdfd:fdfd:fdfd:fdfd:fdfd:fdfd]:40000 <> \
+                 shop/db-0:5432 source address is not the pod's DROPPED (TCP Flags: SYN)",
+            ),
+            (
+                Event {
+                    kind: event_kind::TRACE,
+                    direction: Direction::Egress as u8,
+                    flags: EVENT_REPLY,
+                    src: addr(2),
+                    dst: addr(1),
+                    src_port: 5432,
+                    dst_port: 40_000,
+                    reason: Reason::Established as u8,
+                    rule: 0,
+                    tcp_flags: 18,
+                    ..allowed()
+                },
+                "Nov 14 22:13:21.500: shop/web-1:40000 <- shop/db-0:5432 from-endpoint FORWARDED \
+                 (TCP Flags: SYN, ACK)",
+            ),
+            (
+                Event { proto: 1, src_port: 8, dst_port: 0, ..allowed() },
+                "Nov 14 22:13:21.500: shop/web-1 -> shop/db-0 policy-verdict INGRESS ALLOWED BY \
+                 shop/db-in spec.ingress[1] (ICMPv4 EchoRequest)",
+            ),
+        ] {
+            assert_eq!(of(&event), expected);
+        }
+    }
+
+    #[test]
+    fn policies_can_be_left_out_and_losses_are_told() {
+        let denied = line(&response(&flow(&denied()), "w1"), PLAIN, false);
+        assert!(denied.ends_with("DENIED (default deny) (TCP Flags: SYN)"), "{denied}");
+        let lost = line(&lost(7, "w1", 0), PLAIN, true);
+        assert_eq!(lost, "Jan 01 00:00:00.000: 7 flows lost: read slower than they came");
+    }
+
+    #[test]
+    fn colours_mark_the_verdict() {
+        let style = Style { color: true, ..PLAIN };
+        let line = line(&response(&flow(&denied()), "w1"), style, true);
+        assert!(line.contains("\u{1b}[31mDENIED\u{1b}[0m (default deny"), "{line}");
+    }
+}

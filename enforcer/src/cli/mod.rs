@@ -1,0 +1,14 @@
+//! The command line: arguments, the client side of the agent's socket, and what people read.
+//!
+//! Exit codes: 0 done, 1 the answer is no or the work failed, 2 wrong usage (clap's own).
+
+pub mod args;
+pub mod client;
+pub mod compact;
+pub mod observe;
+pub mod report;
+pub mod status;
+pub mod terminal;
+pub mod when;
+
+pub use args::{AgentArgs, Cli, Command, ObserveArgs, StatusArgs, UninstallArgs};

@@ -1,0 +1,303 @@
+//! Programs on interfaces: TCX where the kernel has it, clsact otherwise.
+//!
+//! A TCX link is pinned, so it outlives the agent and is taken over by one atomic update. A
+//! clsact filter outlives the agent by itself; the next agent knows it as ours by the id of the
+//! pinned program and replaces it in place.
+
+use std::{
+    fs, io,
+    mem::ManuallyDrop,
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Ebpf,
+    programs::{
+        LinkOrder, ProgramError, SchedClassifier, TcAttachType,
+        links::{FdLink, PinnedLink},
+        tc::{NlOptions, SchedClassifierLink, TcAttachOptions, qdisc_add_clsact},
+    },
+};
+use clap::ValueEnum;
+use enforcer_common::abi::{Direction, PROG_POD_EGRESS, PROG_POD_INGRESS};
+
+use super::{
+    DataplaneError,
+    netlink::{tc, tcx},
+    object::{self, PinPaths},
+};
+
+/// How programs get onto interfaces.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum AttachMode {
+    /// TCX where the kernel has it (6.6 and later), else clsact
+    #[default]
+    Auto,
+    /// TCX links
+    Tcx,
+    /// clsact filters
+    Clsact,
+}
+
+impl AttachMode {
+    /// What `Auto` means on this kernel.
+    pub(super) fn resolve(self) -> Self {
+        match self {
+            // A kernel without TCX does not know what to look for on the loopback interface.
+            Self::Auto if tcx::query(1, tcx::Hook::Ingress).is_ok() => Self::Tcx,
+            Self::Auto => Self::Clsact,
+            other => other,
+        }
+    }
+}
+
+/// The hook of a direction, on the host's side of the pod's link.
+const fn hook(direction: Direction) -> (TcAttachType, &'static str) {
+    match direction {
+        Direction::Egress => (TcAttachType::Ingress, PROG_POD_EGRESS),
+        Direction::Ingress => (TcAttachType::Egress, PROG_POD_INGRESS),
+    }
+}
+
+/// One program on one interface.
+#[derive(Debug)]
+enum Link {
+    /// Pinned at this path.
+    Tcx(PathBuf),
+    /// Without a path in a load without pins: the link lives as long as the agent.
+    Held(#[expect(dead_code, reason = "held so that it lives")] SchedClassifierLink),
+    /// A filter. Dropping the library's link would detach it, and enforcement must outlive us.
+    Clsact(
+        #[expect(dead_code, reason = "held so that it lives")] ManuallyDrop<SchedClassifierLink>,
+    ),
+}
+
+/// Both programs of an interface.
+#[derive(Debug)]
+pub(super) struct Attachment {
+    links: Vec<Link>,
+}
+
+/// Name of the program that judges a direction.
+pub(super) const fn program_name(direction: Direction) -> &'static str {
+    hook(direction).1
+}
+
+fn link_path(pins: &PinPaths, ifindex: u32, direction: Direction) -> PathBuf {
+    let side = match direction {
+        Direction::Ingress => "ingress",
+        Direction::Egress => "egress",
+    };
+    pins.links.join(format!("{ifindex}-{side}"))
+}
+
+/// Where attachments are remembered, and what an earlier agent's are known by.
+#[derive(Debug)]
+pub(super) struct Place<'a> {
+    /// Pins of links.
+    pub(super) pins: Option<&'a PinPaths>,
+    /// Notes of qdiscs.
+    pub(super) state_dir: Option<&'a Path>,
+    /// Programs of the agent before.
+    pub(super) old_programs: &'a [u32],
+}
+
+/// Attaches both programs, or takes over what an earlier agent attached.
+pub(super) fn attach(
+    ebpf: &mut Ebpf,
+    place: &Place<'_>,
+    mode: AttachMode,
+    ifindex: u32,
+    interface: &str,
+) -> Result<Attachment, DataplaneError> {
+    let mut links = Vec::new();
+    // What the pod sends first: its replies make the entries that its requests need.
+    for direction in [Direction::Egress, Direction::Ingress] {
+        let (_, name) = hook(direction);
+        let program = object::program(ebpf, name)?;
+        let link = match mode {
+            AttachMode::Clsact => clsact(program, place, ifindex, interface, direction),
+            _ => {
+                let path = place.pins.map(|pins| link_path(pins, ifindex, direction));
+                tcx(program, path, interface, direction)
+            }
+        };
+        links.push(link.map_err(|source| DataplaneError::Attach {
+            interface: interface.to_owned(),
+            source,
+        })?);
+    }
+    Ok(Attachment { links })
+}
+
+type AnyError = Box<dyn std::error::Error + Send + Sync>;
+
+fn tcx(
+    program: &mut SchedClassifier,
+    path: Option<PathBuf>,
+    interface: &str,
+    direction: Direction,
+) -> Result<Link, AnyError> {
+    let (hook, _) = hook(direction);
+    let Some(path) = path else {
+        let options = TcAttachOptions::TcxOrder(LinkOrder::first());
+        let id = program.attach_with_options(interface, hook, options)?;
+        return Ok(Link::Held(program.take_link(id)?));
+    };
+    if let Ok(pinned) = PinnedLink::from_pin(&path) {
+        // A pin of an interface that went under the same index points to nothing: its update
+        // fails, and it gives way.
+        let link = SchedClassifierLink::try_from(FdLink::from(pinned))?;
+        if let Ok(id) = program.attach_to_link(link) {
+            // The pin holds the link; ours may close.
+            drop(program.take_link(id)?);
+            return Ok(Link::Tcx(path));
+        }
+        fs::remove_file(&path)?;
+    }
+    let options = TcAttachOptions::TcxOrder(LinkOrder::first());
+    let id = program.attach_with_options(interface, hook, options)?;
+    let link: FdLink = program.take_link(id)?.try_into()?;
+    link.pin(&path)?;
+    Ok(Link::Tcx(path))
+}
+
+/// The note that the clsact qdisc of an interface is ours to remove.
+pub(super) fn made_clsact(state_dir: &Path, ifindex: u32) -> PathBuf {
+    state_dir.join("clsact").join(ifindex.to_string())
+}
+
+fn clsact(
+    program: &mut SchedClassifier,
+    place: &Place<'_>,
+    ifindex: u32,
+    interface: &str,
+    direction: Direction,
+) -> Result<Link, AnyError> {
+    let (hook, _) = hook(direction);
+    let Place { old_programs, state_dir, .. } = place;
+    if !tc::has_clsact(ifindex)? {
+        qdisc_add_clsact(interface)?;
+        if let Some(state_dir) = state_dir {
+            let note = made_clsact(state_dir, ifindex);
+            if let Some(folder) = note.parent() {
+                fs::create_dir_all(folder)?;
+            }
+            fs::write(note, interface)?;
+        }
+    }
+    let filters = tc::filters(ifindex, parent(direction))?;
+    let ours = filters
+        .iter()
+        .find(|filter| filter.program_id.is_some_and(|id| old_programs.contains(&id)));
+    let id = if let Some(ours) = ours {
+        let link = SchedClassifierLink::attached(
+            interface,
+            hook,
+            ours.priority,
+            ours.handle.into(),
+            None,
+        )?;
+        program.attach_to_link(link)?
+    } else {
+        // The lowest free priority: first to run, and nobody is displaced.
+        let priority = (1..u16::MAX)
+            .find(|priority| filters.iter().all(|filter| filter.priority != *priority))
+            .ok_or_else(|| io::Error::other("every filter priority is taken"))?;
+        let options = NlOptions { priority, ..NlOptions::default() };
+        program.attach_with_options(interface, hook, TcAttachOptions::Netlink(options))?
+    };
+    Ok(Link::Clsact(ManuallyDrop::new(program.take_link(id)?)))
+}
+
+/// The clsact parent that carries a direction's programs.
+const fn parent(direction: Direction) -> tc::Parent {
+    match direction {
+        Direction::Egress => tc::Parent::Ingress,
+        Direction::Ingress => tc::Parent::Egress,
+    }
+}
+
+impl Attachment {
+    /// Forgets the attachment of an interface that is gone: the kernel has detached already.
+    pub(super) fn forget(self) {
+        for link in self.links {
+            if let Link::Tcx(path) = link {
+                // Gone already is as good.
+                let _gone = fs::remove_file(path);
+            }
+        }
+    }
+}
+
+/// Ids of the programs that run first and where on an interface: `true` if ours are on both
+/// hooks.
+pub(super) fn in_place(mode: AttachMode, programs: &[u32], ifindex: u32) -> bool {
+    Direction::BOTH.into_iter().all(|direction| match mode {
+        AttachMode::Clsact => tc::filters(ifindex, parent(direction)).is_ok_and(|filters| {
+            filters.iter().any(|f| f.program_id.is_some_and(|id| programs.contains(&id)))
+        }),
+        _ => {
+            let hook = match direction {
+                Direction::Egress => tcx::Hook::Ingress,
+                Direction::Ingress => tcx::Hook::Egress,
+            };
+            tcx::query(ifindex, hook)
+                .is_ok_and(|found| found.programs.iter().any(|id| programs.contains(id)))
+        }
+    })
+}
+
+/// Pins the programs under their names and returns the ids of those that were pinned before.
+pub(super) fn pin_programs(
+    ebpf: &mut Ebpf,
+    pins: &PinPaths,
+) -> Result<(Vec<u32>, Vec<u32>), DataplaneError> {
+    let mut old = Vec::new();
+    let mut new = Vec::new();
+    for name in [PROG_POD_EGRESS, PROG_POD_INGRESS] {
+        let path = pins.programs.join(name);
+        if let Ok(program) = SchedClassifier::from_pin(&path) {
+            old.extend(program.info().map(|info| info.id()));
+        }
+        let program = object::program(ebpf, name)?;
+        new.push(program_id(program, name)?);
+        // bpffs takes no dots in names. The new pin beside the old one, then in its place: there is no moment without one.
+        let fresh = pins.programs.join(format!("{name}_new"));
+        remove_if_there(&fresh)?;
+        program.pin(&fresh).map_err(|source| DataplaneError::Pin {
+            path: fresh.clone(),
+            source: Box::new(source),
+        })?;
+        fs::rename(&fresh, &path).map_err(|source| DataplaneError::Io {
+            operation: "rename the program pin to",
+            path,
+            source,
+        })?;
+    }
+    Ok((old, new))
+}
+
+/// Ids of the loaded programs.
+pub(super) fn program_ids(ebpf: &mut Ebpf) -> Result<Vec<u32>, DataplaneError> {
+    [PROG_POD_EGRESS, PROG_POD_INGRESS]
+        .into_iter()
+        .map(|name| program_id(object::program(ebpf, name)?, name))
+        .collect()
+}
+
+fn program_id(program: &SchedClassifier, name: &'static str) -> Result<u32, DataplaneError> {
+    program.info().map(|info| info.id()).map_err(|source: ProgramError| DataplaneError::Program {
+        program: name,
+        source: Box::new(source),
+    })
+}
+
+fn remove_if_there(path: &Path) -> Result<(), DataplaneError> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(DataplaneError::Io { operation: "delete", path: path.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
+}

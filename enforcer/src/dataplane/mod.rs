@@ -1,0 +1,27 @@
+//! The kernel side of the agent: the object loaded and pinned, programs attached, plans written.
+//!
+//! [`Kernel`] owns the maps. What it writes comes as a [`crate::cluster::plan::Plan`]; what it
+//! finds after a restart is compared with the whole desired state ([`adopt`]) and only the
+//! difference is written. Nothing here knows what a policy means.
+
+pub mod adopt;
+mod attach;
+mod endpoints;
+pub mod error;
+mod intervals;
+pub mod kernel;
+mod maps;
+pub mod netlink;
+pub mod object;
+mod remove;
+pub mod rings;
+mod seed;
+pub mod sweep;
+mod sys;
+
+pub use attach::AttachMode;
+pub use error::DataplaneError;
+pub use kernel::{Applied, Kernel, KernelConfig};
+pub use maps::RingMaps;
+pub use remove::{attached_anywhere, remove};
+pub use sys::{may_load, monotonic};

@@ -1,0 +1,158 @@
+//! The kernel object, and loading it over pinned maps.
+
+use std::{
+    fs,
+    io::ErrorKind,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Ebpf, EbpfError, EbpfLoader,
+    maps::{MapError, MapInfo},
+    programs::{ProgramError, SchedClassifier},
+    sys::SyscallError,
+};
+use enforcer_common::abi::{
+    ABI_VERSION, MAP_COUNTERS, MAP_CT4, MAP_CT6, MAP_ENDPOINTS, MAP_LOST, MAP_META, MAP_TRACE_RING,
+    MAP_VERDICT_RING, PROG_POD_EGRESS, PROG_POD_INGRESS,
+};
+
+use super::{DataplaneError, maps, sys};
+
+/// The object that `cargo xtask build-ebpf` made, aligned as the loader wants it.
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("ENFORCER_BPF_OBJECT_PATH"));
+
+/// Folders for pins: `<bpf_dir>/v<ABI>/{maps,links,programs}`.
+#[derive(Clone, Debug)]
+pub struct PinPaths {
+    /// Folder of this ABI version.
+    pub version: PathBuf,
+    /// Maps by name.
+    pub maps: PathBuf,
+    /// TCX links by interface index and direction.
+    pub links: PathBuf,
+    /// The programs, so that a later agent knows which filters are ours.
+    pub programs: PathBuf,
+}
+
+impl PinPaths {
+    /// The folders under `bpf_dir`.
+    #[must_use]
+    pub fn new(bpf_dir: &Path) -> Self {
+        let version = bpf_dir.join(format!("v{ABI_VERSION}"));
+        Self {
+            maps: version.join("maps"),
+            links: version.join("links"),
+            programs: version.join("programs"),
+            version,
+        }
+    }
+
+    /// Makes them, after checking that they are on a BPF filesystem.
+    ///
+    /// # Errors
+    /// If there is no BPF filesystem or a folder cannot be made.
+    pub fn create(&self) -> Result<(), DataplaneError> {
+        let existing = self.version.ancestors().find(|path| path.exists());
+        if !existing.is_some_and(sys::is_bpffs) {
+            return Err(DataplaneError::Bpffs { path: self.version.clone() });
+        }
+        for path in [&self.maps, &self.links, &self.programs] {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|source| {
+                DataplaneError::Io { operation: "make the folder", path: path.clone(), source }
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// Loads the object. With `pins`, maps that are pinned there are used, others are made and pinned.
+///
+/// # Errors
+/// If a pinned map is not this version's or the kernel refuses.
+pub fn load(pins: Option<&PinPaths>, conntrack_entries: u32) -> Result<Ebpf, DataplaneError> {
+    sys::raise_memlock();
+    let mut loader = EbpfLoader::new();
+    loader.map_max_entries(MAP_CT4, conntrack_entries).map_max_entries(MAP_CT6, conntrack_entries);
+    if let Some(pins) = pins {
+        for shape in maps::SHAPES {
+            let path = pins.maps.join(shape.name);
+            check_pin(&path, shape)?;
+            // Counters and rings are this load's own only if nothing of them is worth keeping:
+            // counters go on, events that nobody read are told late rather than never.
+            loader.map_pin_path(shape.name, path);
+        }
+    }
+    let mut ebpf = loader.load(OBJECT).map_err(load_error)?;
+    for name in [PROG_POD_EGRESS, PROG_POD_INGRESS] {
+        program(&mut ebpf, name)?.load().map_err(|source| DataplaneError::Program {
+            program: name,
+            source: Box::new(source),
+        })?;
+    }
+    Ok(ebpf)
+}
+
+/// One of the object's programs.
+///
+/// # Errors
+/// If the object has none of that name.
+pub fn program<'a>(
+    ebpf: &'a mut Ebpf,
+    name: &'static str,
+) -> Result<&'a mut SchedClassifier, DataplaneError> {
+    ebpf.program_mut(name)
+        .and_then(|program| program.try_into().ok())
+        .ok_or(DataplaneError::Missing { what: "program", name })
+}
+
+/// The library opens a pinned map of any shape and then writes past the end of a value: so every
+/// pin is checked before its first use.
+fn check_pin(path: &Path, shape: &maps::Shape) -> Result<(), DataplaneError> {
+    if !path.exists() {
+        return Ok(());
+    }
+    let info = MapInfo::from_pin(path).map_err(|source| DataplaneError::Map {
+        operation: "open",
+        map: shape.name,
+        source: Box::new(source),
+    })?;
+    let kind = info.map_type().map_or_else(|_| "unknown".to_owned(), |kind| format!("{kind:?}"));
+    let entries = shape.entries.is_none_or(|entries| entries == info.max_entries());
+    if kind == shape.kind
+        && info.key_size() == shape.key
+        && info.value_size() == shape.value
+        && entries
+    {
+        return Ok(());
+    }
+    Err(DataplaneError::ForeignPin {
+        path: path.to_owned(),
+        found: format!(
+            "{kind} with keys of {} and values of {} bytes, {} entries",
+            info.key_size(),
+            info.value_size(),
+            info.max_entries()
+        ),
+    })
+}
+
+fn load_error(error: EbpfError) -> DataplaneError {
+    let refused = match &error {
+        EbpfError::MapError(MapError::CreateError { io_error, .. }) => Some(io_error.kind()),
+        EbpfError::MapError(MapError::SyscallError(SyscallError { io_error, .. }))
+        | EbpfError::ProgramError(ProgramError::SyscallError(SyscallError { io_error, .. })) => {
+            Some(io_error.kind())
+        }
+        _ => None,
+    };
+    if refused == Some(ErrorKind::PermissionDenied) || !sys::may_load() {
+        return DataplaneError::Privilege;
+    }
+    DataplaneError::Load(Box::new(error))
+}
+
+/// Maps whose contents do not outlive a change of policy engine; named for the status command.
+pub const REPORTED: &[&str] =
+    &[MAP_ENDPOINTS, MAP_META, MAP_COUNTERS, MAP_LOST, MAP_VERDICT_RING, MAP_TRACE_RING];

@@ -1,0 +1,121 @@
+//! Taking everything out of the kernel again.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use aya::programs::SchedClassifier;
+use enforcer_common::abi::{PROG_POD_EGRESS, PROG_POD_INGRESS};
+
+use super::{
+    DataplaneError,
+    attach::made_clsact,
+    netlink::{
+        links::{Link, Links},
+        tc, tcx,
+    },
+};
+
+/// Removes links, filters, qdiscs that were made for them, and map pins of every ABI version
+/// under `bpf_dir`. Returns the ids of the programs that were attached.
+///
+/// # Errors
+/// If something that is there cannot be removed.
+pub fn remove(bpf_dir: &Path, state_dir: &Path) -> Result<Vec<u32>, DataplaneError> {
+    let mut programs = Vec::new();
+    for version in entries(bpf_dir)? {
+        for name in [PROG_POD_EGRESS, PROG_POD_INGRESS] {
+            if let Ok(program) = SchedClassifier::from_pin(version.join("programs").join(name)) {
+                programs.extend(program.info().map(|info| info.id()));
+            }
+        }
+        for link in entries(&version.join("links"))? {
+            delete(&link)?;
+        }
+    }
+    remove_filters(&programs, state_dir)?;
+    for version in entries(bpf_dir)? {
+        for folder in entries(&version)? {
+            for pin in entries(&folder)? {
+                delete(&pin)?;
+            }
+        }
+    }
+    Ok(programs)
+}
+
+fn remove_filters(programs: &[u32], state_dir: &Path) -> Result<(), DataplaneError> {
+    for link in links()? {
+        let ifindex = link.ifindex;
+        if !tc::has_clsact(ifindex)? {
+            continue;
+        }
+        for parent in [tc::Parent::Ingress, tc::Parent::Egress] {
+            for filter in tc::filters(ifindex, parent)? {
+                if filter.program_id.is_some_and(|id| programs.contains(&id)) {
+                    tc::delete_filter(ifindex, parent, filter.priority, filter.handle)?;
+                }
+            }
+        }
+        let mut others = false;
+        for parent in [tc::Parent::Ingress, tc::Parent::Egress] {
+            others |= !tc::filters(ifindex, parent)?.is_empty();
+        }
+        // A qdisc that was there before, or that another has come to use, stays.
+        if !others && made_clsact(state_dir, ifindex).exists() {
+            tc::delete_clsact(ifindex)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether any of `programs` is still on a hook of this network namespace.
+///
+/// # Errors
+/// If the interfaces cannot be listed.
+pub fn attached_anywhere(programs: &[u32]) -> Result<bool, DataplaneError> {
+    for link in links()? {
+        for hook in [tcx::Hook::Ingress, tcx::Hook::Egress] {
+            if tcx::query(link.ifindex, hook)
+                .is_ok_and(|found| found.programs.iter().any(|id| programs.contains(id)))
+            {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
+fn links() -> Result<Vec<Link>, DataplaneError> {
+    Ok(Links::open()?.dump()?)
+}
+
+/// What is in a folder; nothing if there is none.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, DataplaneError> {
+    let failed = |source| DataplaneError::Io {
+        operation: "list",
+        path: folder.to_owned(),
+        source,
+    };
+    match fs::read_dir(folder) {
+        Ok(entries) => {
+            entries.map(|entry| entry.map(|entry| entry.path()).map_err(failed)).collect()
+        }
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+        {
+            Ok(Vec::new())
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
+
+fn delete(path: &Path) -> Result<(), DataplaneError> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(DataplaneError::Io { operation: "delete", path: path.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
+}

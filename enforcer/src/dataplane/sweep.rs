@@ -1,0 +1,169 @@
+//! Aging by timer: expired flows are deleted, endpoints' counts made exact.
+//!
+//! The programs treat an expired entry as none, so this is about room, not about verdicts.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    mem::offset_of,
+    sync::atomic::Ordering,
+};
+
+use aya::maps::{HashMap as BpfHashMap, MapData};
+use enforcer_common::{
+    abi::{CT_ESTABLISHED, CT_MASQUERADED, CtEntry, CtKey4, CtKey6, EndpointState},
+    conntrack::expired,
+};
+
+use super::{Kernel, maps::Maps, sys};
+
+/// What a sweep found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Flows that live.
+    pub live: usize,
+    /// Flows deleted.
+    pub deleted: usize,
+}
+
+/// Flows of the node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowCounts {
+    /// Half-open and one-way.
+    pub half: usize,
+    /// Established.
+    pub established: usize,
+}
+
+/// Flows of one endpoint: half-open, established.
+type Counts = HashMap<u16, (i64, i64)>;
+
+trait Key: aya::Pod {
+    fn proto(&self) -> u8;
+    fn ifindex(&self) -> u32;
+}
+
+impl Key for CtKey4 {
+    fn proto(&self) -> u8 {
+        self.proto as u8
+    }
+    fn ifindex(&self) -> u32 {
+        self.ifindex
+    }
+}
+
+impl Key for CtKey6 {
+    fn proto(&self) -> u8 {
+        self.proto as u8
+    }
+    fn ifindex(&self) -> u32 {
+        self.ifindex
+    }
+}
+
+impl Kernel {
+    /// Deletes expired flows and corrects the counts that quotas go by.
+    pub fn sweep(&mut self) -> Swept {
+        let now = sys::monotonic();
+        let live: BTreeSet<u32> = self.endpoints.by_ifindex.keys().copied().collect();
+        let mut counts = Counts::new();
+        let keep = |key: &dyn Fn() -> (u8, u32), entry: &CtEntry| {
+            let (proto, ifindex) = key();
+            live.contains(&ifindex) && !expired(proto, entry, now)
+        };
+        let before = self.state_counts();
+        let four = sweep_map(&mut self.maps.ct4, &mut counts, &keep);
+        let six = sweep_map(&mut self.maps.ct6, &mut counts, &keep);
+        for (slot, (half, established)) in before {
+            let (real_half, real_established) = u16::try_from(slot)
+                .ok()
+                .and_then(|slot| counts.get(&slot))
+                .copied()
+                .unwrap_or((0, 0));
+            let state = &self.maps.endpoint_state;
+            // The difference, not the value: the programs go on counting meanwhile.
+            state
+                .i64(slot, offset_of!(EndpointState, half))
+                .fetch_add(real_half - half, Ordering::Relaxed);
+            state
+                .i64(slot, offset_of!(EndpointState, established))
+                .fetch_add(real_established - established, Ordering::Relaxed);
+        }
+        Swept { live: four.live + six.live, deleted: four.deleted + six.deleted }
+    }
+
+    fn state_counts(&self) -> Vec<(u32, (i64, i64))> {
+        let state = &self.maps.endpoint_state;
+        let read = |slot, offset| state.i64(slot, offset).load(Ordering::Relaxed);
+        self.endpoints
+            .by_ifindex
+            .values()
+            .map(|armed| {
+                let half = read(armed.slot, offset_of!(EndpointState, half));
+                let established = read(armed.slot, offset_of!(EndpointState, established));
+                (armed.slot, (half, established))
+            })
+            .collect()
+    }
+
+    /// Flows counted at all endpoints.
+    #[must_use]
+    pub fn flow_counts(&self) -> FlowCounts {
+        let mut sum = FlowCounts::default();
+        for (_, (half, established)) in self.state_counts() {
+            sum.half += usize::try_from(half).unwrap_or(0);
+            sum.established += usize::try_from(established).unwrap_or(0);
+        }
+        sum
+    }
+
+    /// Flows counted at an endpoint (half-open and one-way, established).
+    #[must_use]
+    pub fn flows(&self, ifindex: u32) -> Option<(i64, i64)> {
+        let slot = self.endpoints.by_ifindex.get(&ifindex)?.slot;
+        self.state_counts().into_iter().find(|(s, _)| *s == slot).map(|(_, counts)| counts)
+    }
+}
+
+fn sweep_map<K: Key>(
+    map: &mut BpfHashMap<MapData, K, CtEntry>,
+    counts: &mut Counts,
+    keep: &dyn Fn(&dyn Fn() -> (u8, u32), &CtEntry) -> bool,
+) -> Swept {
+    let mut swept = Swept::default();
+    let mut gone = Vec::new();
+    // A concurrent deletion can make the walk start over: then an entry is seen twice, and the
+    // counts are a little high until the next sweep.
+    for (key, entry) in map.iter().flatten() {
+        if keep(&|| (key.proto(), key.ifindex()), &entry) {
+            swept.live += 1;
+            let count = counts.entry(entry.slot).or_default();
+            if entry.flags & CT_ESTABLISHED != 0 {
+                count.1 += 1;
+            } else {
+                count.0 += 1;
+            }
+        } else {
+            gone.push(key);
+        }
+    }
+    for key in gone {
+        if map.remove(&key).is_ok() {
+            swept.deleted += 1;
+        }
+    }
+    swept
+}
+
+/// Deletes every flow of interfaces that are gone, and those that were judged as a pod in one of
+/// these slots: a later pod there inherits nothing.
+pub(super) fn purge(maps: &mut Maps, interfaces: &[u32], slots: &BTreeSet<u32>) {
+    let stays = |key: &dyn Fn() -> (u8, u32), entry: &CtEntry| {
+        let (_, ifindex) = key();
+        let hidden =
+            entry.flags & CT_MASQUERADED != 0 && slots.contains(&u32::from(entry.hidden_slot));
+        !interfaces.contains(&ifindex) && !hidden
+    };
+    let mut unused = Counts::new();
+    sweep_map(&mut maps.ct4, &mut unused, &stays);
+    sweep_map(&mut maps.ct6, &mut unused, &stays);
+}

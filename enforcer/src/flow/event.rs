@@ -1,0 +1,212 @@
+//! One flow with its names: small, because many thousands are kept.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use enforcer_common::abi::{Direction, rule};
+
+use super::{
+    decode::{EventKind, RawFlow},
+    directory::Directory,
+};
+use crate::cluster::{
+    event::ObjectKey,
+    plan::{PodIdentity, RuleIdentity},
+};
+
+/// What decided, as far as it belongs to policies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DecidedBy {
+    /// Nothing that a policy says: not isolated, the node itself, a malformed packet.
+    Nothing,
+    /// A rule of a policy.
+    Rule(Arc<RuleIdentity>),
+    /// No rule: these policies isolate the pod.
+    Isolation(Arc<[ObjectKey]>),
+}
+
+/// A named flow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// What the kernel told.
+    pub raw: RawFlow,
+    /// Wall clock, ns since the epoch.
+    pub time: i64,
+    /// The pod that sent it.
+    pub source: Option<Arc<PodIdentity>>,
+    /// The pod that it is for.
+    pub destination: Option<Arc<PodIdentity>>,
+    /// What decided.
+    pub decided_by: DecidedBy,
+}
+
+/// Gives a flow its names. `wall_offset` is wall clock less `CLOCK_MONOTONIC`.
+#[must_use]
+pub fn enrich(raw: RawFlow, directory: &Directory, wall_offset: Duration) -> Flow {
+    let endpoint = directory.endpoint(raw.ifindex);
+    let by_address = |address: Option<IpAddr>| directory.address(address?).cloned();
+    // The interface says who its pod is; the address may be forged.
+    let own = endpoint.map(|e| Arc::clone(&e.pod));
+    let (source, destination) = match raw.direction {
+        Some(Direction::Egress) => (own.or_else(|| by_address(raw.src)), by_address(raw.dst)),
+        Some(Direction::Ingress) => (by_address(raw.src), own.or_else(|| by_address(raw.dst))),
+        None => (by_address(raw.src), by_address(raw.dst)),
+    };
+    let decided_by = if raw.rule == rule::DEFAULT_DENY {
+        let policies = endpoint.zip(connection_direction(&raw));
+        policies.map_or(DecidedBy::Nothing, |(e, direction)| {
+            DecidedBy::Isolation(Arc::clone(&e.isolating[direction as usize]))
+        })
+    } else {
+        let rule = directory.rule(raw.rule).filter(|_| raw.rule >= rule::FIRST_DYNAMIC);
+        rule.map_or(DecidedBy::Nothing, |rule| DecidedBy::Rule(Arc::clone(rule)))
+    };
+    let time = u64::try_from(wall_offset.as_nanos()).unwrap_or(u64::MAX).saturating_add(raw.time);
+    let time = i64::try_from(time).unwrap_or(i64::MAX);
+    Flow { raw, time, source, destination, decided_by }
+}
+
+/// Direction of the connection as seen from the pod: a reply goes against it.
+#[must_use]
+pub fn connection_direction(raw: &RawFlow) -> Option<Direction> {
+    raw.direction.map(|direction| if raw.reply { direction.reverse() } else { direction })
+}
+
+impl Flow {
+    /// Whether the packet was dropped.
+    #[must_use]
+    pub fn is_dropped(&self) -> bool {
+        self.raw.reason.is_drop() || self.raw.kind == EventKind::Drop
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::time::Instant;
+
+    use enforcer_common::{
+        abi::{Event, event_kind},
+        reason::Reason,
+    };
+
+    use super::*;
+    use crate::{
+        cluster::plan::NameChange,
+        flow::decode::{decode, tests::image},
+    };
+
+    pub(crate) fn key(namespace: &str, name: &str) -> ObjectKey {
+        ObjectKey { namespace: namespace.into(), name: name.into() }
+    }
+
+    pub(crate) fn pod(namespace: &str, name: &str) -> Arc<PodIdentity> {
+        Arc::new(PodIdentity {
+            key: key(namespace, name),
+            uid: "".into(),
+            labels: vec![format!("app={name}")],
+            node: Some("w1".into()),
+        })
+    }
+
+    pub(crate) fn rule(namespace: &str, policy: &str, index: u32) -> Arc<RuleIdentity> {
+        Arc::new(RuleIdentity {
+            kind: "NetworkPolicy",
+            policy: key(namespace, policy),
+            direction: Direction::Ingress,
+            index,
+        })
+    }
+
+    /// `shop/web` 10.0.0.1 on interface 5 (isolated by `shop/deny`), `shop/db` 10.0.0.2 on 6, and
+    /// rule 16 `shop/db-in` `spec.ingress[1]`.
+    pub(crate) fn directory() -> Directory {
+        let mut d = Directory::default();
+        let now = Instant::now();
+        let isolating: [Arc<[ObjectKey]>; 2] = [
+            vec![key("shop", "deny"), key("shop", "zone")].into(),
+            vec![key("shop", "out")].into(),
+        ];
+        d.apply(&NameChange::Address([10, 0, 0, 1].into(), pod("shop", "web-1")), now);
+        d.apply(&NameChange::Address([10, 0, 0, 2].into(), pod("shop", "db-0")), now);
+        d.apply(&NameChange::Endpoint(5, pod("shop", "web-1"), isolating.clone()), now);
+        d.apply(&NameChange::Endpoint(6, pod("shop", "db-0"), isolating), now);
+        d.apply(&NameChange::Rule(16, rule("shop", "db-in", 1)), now);
+        d
+    }
+
+    pub(crate) fn addr(last: u8) -> enforcer_common::abi::Addr {
+        enforcer_common::abi::Addr::v4(u32::from_ne_bytes([10, 0, 0, last]))
+    }
+
+    /// web to db, TCP SYN to 5432, allowed at db by rule 16.
+    pub(crate) fn allowed() -> Event {
+        Event {
+            time: 1_500_000_000,
+            src: addr(1),
+            dst: addr(2),
+            ifindex: 6,
+            rule: 16,
+            len: 60,
+            src_port: 40_000,
+            dst_port: 5432,
+            kind: event_kind::VERDICT,
+            reason: Reason::Allowed as u8,
+            direction: Direction::Ingress as u8,
+            proto: 6,
+            tcp_flags: 2,
+            ..Event::default()
+        }
+    }
+
+    /// The same, denied by default.
+    pub(crate) fn denied() -> Event {
+        Event { rule: rule::DEFAULT_DENY, reason: Reason::PolicyDenied as u8, ..allowed() }
+    }
+
+    pub(crate) fn flow(event: &Event) -> Flow {
+        let raw = decode(&image(event)).unwrap();
+        enrich(raw, &directory(), Duration::from_secs(1_700_000_000))
+    }
+
+    #[test]
+    fn both_ends_and_the_rule_are_named() {
+        let flow = flow(&allowed());
+        assert_eq!(flow.source.map(|p| p.key.clone()), Some(key("shop", "web-1")));
+        assert_eq!(flow.destination.map(|p| p.key.clone()), Some(key("shop", "db-0")));
+        assert_eq!(flow.decided_by, DecidedBy::Rule(rule("shop", "db-in", 1)));
+        assert_eq!(flow.time, 1_700_000_001_500_000_000);
+    }
+
+    #[test]
+    fn a_default_deny_names_the_isolating_policies_of_its_direction() {
+        let ingress: Arc<[_]> = vec![key("shop", "deny"), key("shop", "zone")].into();
+        assert_eq!(flow(&denied()).decided_by, DecidedBy::Isolation(ingress));
+        let egress: Arc<[_]> = vec![key("shop", "out")].into();
+        let event = Event { direction: Direction::Egress as u8, ..denied() };
+        assert_eq!(flow(&event).decided_by, DecidedBy::Isolation(egress));
+    }
+
+    #[test]
+    fn a_forged_source_is_named_by_its_interface() {
+        let event = Event {
+            ifindex: 5,
+            src: addr(2),
+            dst: addr(9),
+            direction: Direction::Egress as u8,
+            kind: event_kind::DROP,
+            reason: Reason::SpoofedSource as u8,
+            rule: 0,
+            ..allowed()
+        };
+        let flow = flow(&event);
+        assert_eq!(flow.source.as_ref().map(|p| &*p.key.name), Some("web-1"));
+        assert_eq!((&flow.destination, &flow.decided_by), (&None, &DecidedBy::Nothing));
+        assert!(flow.is_dropped());
+    }
+
+    #[test]
+    fn small_rule_numbers_and_times_beyond_the_clock_do_no_harm() {
+        let event = Event { rule: 1, time: u64::MAX, direction: 9, ifindex: 77, ..allowed() };
+        let flow = flow(&event);
+        assert_eq!((flow.decided_by, flow.time), (DecidedBy::Nothing, i64::MAX));
+    }
+}

@@ -1,0 +1,248 @@
+//! A loaded object with one endpoint on the loopback interface of a fresh network namespace.
+
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+
+use aya::{
+    programs::{TestRun as _, TestRunOptions},
+    test_helpers::NetNsGuard,
+};
+use enforcer::{
+    cluster::plan::{EndpointPlan, Plan},
+    dataplane::{AttachMode, Kernel, KernelConfig},
+};
+use enforcer_common::{
+    abi::{ACTION_ALLOW, Direction, Event, Interval, RowKey, counter_index, event_kind, rule},
+    reason::Reason,
+    verdict::PORT_KEYS,
+};
+
+/// The endpoint's interface: loopback is what test runs without a device use.
+pub(crate) const IFINDEX: u32 = 1;
+/// The pod's addresses.
+pub(crate) const POD4: [u8; 4] = [10, 0, 0, 1];
+/// The pod's IPv6 address.
+pub(crate) const POD6: [u8; 16] = [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+/// A peer in class [`FRIENDS`].
+pub(crate) const FRIEND4: [u8; 4] = [10, 0, 0, 2];
+/// Its IPv6 address.
+pub(crate) const FRIEND6: [u8; 16] = [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2];
+/// An address in no class.
+pub(crate) const STRANGER4: [u8; 4] = [10, 0, 0, 3];
+/// Its IPv6 address.
+pub(crate) const STRANGER6: [u8; 16] = [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3];
+/// The node's address.
+pub(crate) const NODE4: [u8; 4] = [10, 0, 0, 254];
+/// The rule that allows [`FRIENDS`].
+pub(crate) const RULE: u32 = 77;
+/// Class of the friends' addresses.
+pub(crate) const FRIENDS: u64 = 0xf00d;
+const TABLE: u32 = 5;
+/// Return code of a packet that passes.
+pub(crate) const PASS: i32 = -1;
+/// Return code of a packet that is dropped.
+pub(crate) const DROP: i32 = 2;
+
+/// A loaded object.
+pub(crate) struct Lab {
+    pub(crate) kernel: Kernel,
+    rings: enforcer::dataplane::RingMaps,
+    counters: Vec<u64>,
+    _netns: NetNsGuard,
+}
+
+/// What one packet did.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    pub(crate) code: i32,
+    /// Every counter that moved, by reason and direction.
+    pub(crate) counted: Vec<(Reason, Direction, u64)>,
+    /// Events told: kind, reason, rule.
+    pub(crate) told: Vec<(u8, Reason, u32)>,
+}
+
+/// A row that allows `keys` by [`RULE`] and denies the rest.
+pub(crate) fn row(keys: std::ops::Range<u32>) -> Arc<[Interval]> {
+    let deny = Interval { rule: rule::DEFAULT_DENY, ..Interval::default() };
+    let mut row = vec![deny];
+    if keys.start > 0 {
+        row.push(Interval { start: keys.start, ..deny });
+        row.remove(0);
+        row.insert(0, deny);
+    }
+    row.retain(|interval| interval.start < keys.start);
+    row.push(Interval { start: keys.start, rule: RULE, action: ACTION_ALLOW, ..deny });
+    if keys.end < PORT_KEYS {
+        row.push(Interval { start: keys.end, ..deny });
+    }
+    row.into()
+}
+
+/// TCP port 80 to 89 only.
+pub(crate) fn http() -> Arc<[Interval]> {
+    row((1 << 16) + 80..(1 << 16) + 90)
+}
+
+/// Everything.
+pub(crate) fn all() -> Arc<[Interval]> {
+    row(0..PORT_KEYS)
+}
+
+impl Lab {
+    /// Isolated in `isolated` (ingress, egress); friends may do what `rows` says.
+    pub(crate) fn new(isolated: [bool; 2], rows: [Arc<[Interval]>; 2]) -> Self {
+        let netns = NetNsGuard::new().expect("a network namespace: this test needs root");
+        let (kernel, rings) = Kernel::open(&KernelConfig {
+            bpf_dir: None,
+            state_dir: None,
+            attach: AttachMode::Auto,
+            conntrack_entries: 4096,
+            class_key: [1, 2],
+        })
+        .unwrap_or_else(|e| panic!("{e}: {:?}", std::error::Error::source(&e)));
+        let mut lab = Self { kernel, rings, counters: Vec::new(), _netns: netns };
+        lab.kernel.set_node_addresses([IpAddr::from(NODE4)]).unwrap();
+        lab.counters = lab.kernel.counters().unwrap();
+        let [ingress, egress] = rows;
+        lab.plan(Plan {
+            rows_added: vec![
+                (key(0, Direction::Ingress), deny()),
+                (key(0, Direction::Egress), deny()),
+                (key(FRIENDS, Direction::Ingress), ingress),
+                (key(FRIENDS, Direction::Egress), egress),
+            ],
+            peers_set: vec![(IpAddr::from(FRIEND4), FRIENDS), (IpAddr::from(FRIEND6), FRIENDS)],
+            endpoints_set: vec![endpoint(TABLE, isolated, false)],
+            ..Plan::default()
+        });
+        lab
+    }
+
+    /// Isolated both ways; friends may use TCP 80 to 89 both ways.
+    pub(crate) fn strict() -> Self {
+        Self::new([true, true], [http(), http()])
+    }
+
+    pub(crate) fn plan(&mut self, plan: Plan) {
+        let applied = self.kernel.apply(&plan);
+        assert!(applied.failures.is_empty(), "{:?}", applied.failures);
+    }
+
+    /// Takes the friends' addresses out of their class, and moves the generation.
+    pub(crate) fn lose_friends(&mut self, isolated: [bool; 2]) {
+        self.plan(Plan {
+            peers_removed: vec![IpAddr::from(FRIEND4), IpAddr::from(FRIEND6)],
+            endpoints_set: vec![endpoint(TABLE, isolated, true)],
+            ..Plan::default()
+        });
+    }
+
+    /// Runs one packet that came in by another interface.
+    pub(crate) fn run(&mut self, direction: Direction, packet: &[u8]) -> Outcome {
+        self.run_from(direction, packet, 2)
+    }
+
+    /// Runs one packet; `came_in_by` 0 means that the node made it.
+    pub(crate) fn run_from(
+        &mut self,
+        direction: Direction,
+        packet: &[u8],
+        came_in_by: u32,
+    ) -> Outcome {
+        let mut context = [0_u8; 192];
+        context[36..40].copy_from_slice(&came_in_by.to_ne_bytes());
+        context[40..44].copy_from_slice(&IFINDEX.to_ne_bytes());
+        let options = TestRunOptions {
+            data_in: Some(packet),
+            ctx_in: Some(&context),
+            ..TestRunOptions::default()
+        };
+        let result = self.kernel.program(direction).unwrap().test_run(options).unwrap();
+        let counters = self.kernel.counters().unwrap();
+        let mut counted = Vec::new();
+        for reason in Reason::ALL {
+            for direction in Direction::BOTH {
+                let index = counter_index(*reason as u8, direction) as usize;
+                let moved = counters[index] - self.counters[index];
+                if moved > 0 {
+                    counted.push((*reason, direction, moved));
+                }
+            }
+        }
+        self.counters = counters;
+        let mut told = Vec::new();
+        self.rings.drain(|bytes| {
+            let event = read(bytes);
+            told.push((event.kind, Reason::from_u8(event.reason).unwrap(), event.rule));
+        });
+        Outcome { code: result.return_value as i32, counted, told }
+    }
+
+    /// Runs a packet that must pass without a trace: established.
+    pub(crate) fn fast(&mut self, direction: Direction, packet: &[u8]) {
+        let outcome = self.run(direction, packet);
+        assert_eq!(outcome, Outcome { code: PASS, counted: vec![], told: vec![] });
+    }
+
+    /// Runs a packet that must be counted once under `reason`, and be told or not.
+    pub(crate) fn expect(
+        &mut self,
+        direction: Direction,
+        packet: &[u8],
+        reason: Reason,
+        told: bool,
+    ) {
+        let outcome = self.run(direction, packet);
+        expect(&outcome, direction, reason, told);
+    }
+}
+
+/// Asserts the whole outcome of a packet that is counted once under `reason`.
+pub(crate) fn expect(outcome: &Outcome, direction: Direction, reason: Reason, told: bool) {
+    let code = if reason.is_drop() { DROP } else { PASS };
+    assert_eq!(outcome.code, code, "{outcome:?}");
+    assert_eq!(outcome.counted, vec![(reason, direction, 1)], "{outcome:?}");
+    let reasons: Vec<_> = outcome.told.iter().map(|(_, reason, _)| *reason).collect();
+    assert_eq!(reasons, if told { vec![reason] } else { vec![] }, "{outcome:?}");
+    for (kind, _, rule) in &outcome.told {
+        if reason == Reason::Allowed {
+            assert_eq!((*kind, *rule), (event_kind::VERDICT, RULE));
+        }
+        if reason == Reason::PolicyDenied {
+            assert_eq!((*kind, *rule), (event_kind::VERDICT, rule::DEFAULT_DENY));
+        }
+    }
+}
+
+fn read(bytes: &[u8]) -> Event {
+    assert_eq!(bytes.len(), size_of::<Event>());
+    // SAFETY: the length is checked, and every bit pattern is an event.
+    unsafe { std::ptr::read_unaligned(bytes.as_ptr().cast()) }
+}
+
+pub(crate) fn key(class: u64, direction: Direction) -> RowKey {
+    RowKey { class, table: TABLE, direction: direction as u32 }
+}
+
+fn deny() -> Arc<[Interval]> {
+    [Interval { rule: rule::DEFAULT_DENY, ..Interval::default() }].into()
+}
+
+pub(crate) fn endpoint(table: u32, isolated: [bool; 2], rejudge: bool) -> EndpointPlan {
+    EndpointPlan {
+        ifindex: IFINDEX,
+        interface: "lo".into(),
+        addresses: vec![IpAddr::from(POD4), IpAddr::from(POD6)],
+        table,
+        isolated,
+        rejudge,
+    }
+}
+
+/// All told reasons of many packets, counted.
+pub(crate) fn tally(outcomes: &[Outcome]) -> BTreeMap<Reason, u64> {
+    let mut tally = BTreeMap::new();
+    for (reason, _, count) in outcomes.iter().flat_map(|outcome| &outcome.counted) {
+        *tally.entry(*reason).or_default() += count;
+    }
+    tally
+}

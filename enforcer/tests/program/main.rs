@@ -1,0 +1,9 @@
+//! The real object under `BPF_PROG_TEST_RUN`: for each packet class its verdict, its reason, every
+//! counter that moves and every event that is told.
+
+mod connections;
+mod fragments;
+mod lab;
+mod packets;
+mod parsing;
+mod senders;
