@@ -79,9 +79,7 @@ pub const fn timeout(proto: u8, entry: &CtEntry) -> u64 {
                 3_600 * SECOND
             } else if (origin | reply) & RST != 0 {
                 SHORTEST
-            } else if origin & reply & FIN != 0 {
-                120 * SECOND
-            } else if !established(proto, origin, reply) {
+            } else if origin & reply & FIN != 0 || !established(proto, origin, reply) {
                 120 * SECOND
             } else if (origin | reply) & FIN != 0 {
                 // Half-closed connections may stream for as long as they like, but not idle.

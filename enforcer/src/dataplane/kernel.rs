@@ -19,12 +19,13 @@ use ipnet::IpNet;
 use super::{
     AttachMode, DataplaneError,
     attach::{self, Attachment, Place},
-    endpoints::{Endpoints, Quotas},
+    endpoints::{Endpoints, New, Quotas},
     intervals::{Allocator, Placement},
     maps::{self, Maps, RingMaps, addr, failed},
     netlink::{conntrack::KernelFlow, rcu},
     object::{self, PinPaths},
-    seed, sys,
+    seed::{self, Seed},
+    sys,
 };
 use crate::cluster::plan::{EndpointPlan, Plan};
 
@@ -442,11 +443,15 @@ impl Kernel {
         word: PolicyWord,
         addresses: &[IpAddr],
     ) -> Result<(), DataplaneError> {
-        let pickup = self.arrival.as_ref().map_or(0, |arrival| arrival.pickup_until);
+        let pickup_until = self.arrival.as_ref().map_or(0, |arrival| arrival.pickup_until);
         let (maps, quotas) = (&mut self.maps, self.quotas);
-        let slot = self.endpoints.arm(maps, ifindex, interface, word, addresses, quotas, pickup)?;
+        let new = New { ifindex, interface, word, addresses, quotas, pickup_until };
+        let slot = self.endpoints.arm(maps, &new)?;
         if let Some(arrival) = &self.arrival {
-            seed::seed(maps, &arrival.flows, addresses, ifindex, slot, word.generation())
+            let node = &self.node_addresses;
+            let generation = word.generation();
+            let seed = Seed { addresses, ifindex, slot, generation, node };
+            seed::seed(maps, &arrival.flows, &seed)
                 .map_err(|error| failed("write to", MAP_CT4, error))?;
         }
         Ok(())

@@ -37,6 +37,9 @@ pub struct FlowCounts {
 /// Flows of one endpoint: half-open, established.
 type Counts = HashMap<u16, (i64, i64)>;
 
+/// Protocol and interface of a flow.
+type Owner = (u8, u32);
+
 trait Key: aya::Pod {
     fn proto(&self) -> u8;
     fn ifindex(&self) -> u32;
@@ -66,8 +69,7 @@ impl Kernel {
         let now = sys::monotonic();
         let live: BTreeSet<u32> = self.endpoints.by_ifindex.keys().copied().collect();
         let mut counts = Counts::new();
-        let keep = |key: &dyn Fn() -> (u8, u32), entry: &CtEntry| {
-            let (proto, ifindex) = key();
+        let keep = |(proto, ifindex): Owner, entry: &CtEntry| {
             live.contains(&ifindex) && !expired(proto, entry, now)
         };
         let before = self.state_counts();
@@ -127,14 +129,14 @@ impl Kernel {
 fn sweep_map<K: Key>(
     map: &mut BpfHashMap<MapData, K, CtEntry>,
     counts: &mut Counts,
-    keep: &dyn Fn(&dyn Fn() -> (u8, u32), &CtEntry) -> bool,
+    keep: impl Fn(Owner, &CtEntry) -> bool,
 ) -> Swept {
     let mut swept = Swept::default();
     let mut gone = Vec::new();
     // A concurrent deletion can make the walk start over: then an entry is seen twice, and the
     // counts are a little high until the next sweep.
     for (key, entry) in map.iter().flatten() {
-        if keep(&|| (key.proto(), key.ifindex()), &entry) {
+        if keep((key.proto(), key.ifindex()), &entry) {
             swept.live += 1;
             let count = counts.entry(entry.slot).or_default();
             if entry.flags & CT_ESTABLISHED != 0 {
@@ -157,8 +159,7 @@ fn sweep_map<K: Key>(
 /// Deletes every flow of interfaces that are gone, and those that were judged as a pod in one of
 /// these slots: a later pod there inherits nothing.
 pub(super) fn purge(maps: &mut Maps, interfaces: &[u32], slots: &BTreeSet<u32>) {
-    let stays = |key: &dyn Fn() -> (u8, u32), entry: &CtEntry| {
-        let (_, ifindex) = key();
+    let stays = |(_, ifindex): Owner, entry: &CtEntry| {
         let hidden =
             entry.flags & CT_MASQUERADED != 0 && slots.contains(&u32::from(entry.hidden_slot));
         !interfaces.contains(&ifindex) && !hidden
