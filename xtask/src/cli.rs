@@ -27,12 +27,8 @@ pub(crate) struct Cli {
 enum Task {
     /// Find or install what building the kernel half needs; instant the second time.
     Setup,
-    /// Build the kernel half into target/bpf/enforcer-ebpf.o.
-    BuildEbpf {
-        /// With the kernel-side debug log: development only, it slows every packet down.
-        #[arg(long)]
-        debug_log: bool,
-    },
+    /// Build the kernel half into target/bpf, from where the daemon's build embeds it.
+    BuildEbpf,
     /// Show the product at work in network namespaces of this machine, as root.
     Demo {
         /// Leave everything running at the end, to play with.
@@ -89,15 +85,13 @@ impl Task {
                 setup::ensure(workspace)?;
                 console::step("set up; next: cargo xtask demo");
             }
-            Self::BuildEbpf { debug_log } => {
-                ebpf::build(workspace, ebpf::Options { debug_log })?;
-            }
+            Self::BuildEbpf => ebpf::build(workspace)?,
             Self::Demo { keep } => {
                 // First of all: nobody should wait for builds to learn this.
                 if !setup::is_root() {
                     return Err(TaskError::DemoNotRoot);
                 }
-                ebpf::build(workspace, ebpf::Options::default())?;
+                ebpf::build(workspace)?;
                 let daemon = daemon::build(workspace, Profile::Release)?;
                 demo::run(demo::Options { keep }, &daemon)?;
             }

@@ -116,8 +116,7 @@ fn formatting(workspace: &Workspace) -> Result<(), CheckError> {
 }
 
 fn kernel_object(workspace: &Workspace) -> Result<(), CheckError> {
-    ebpf::build(workspace, ebpf::Options::default())?;
-    Ok(())
+    Ok(ebpf::build(workspace)?)
 }
 
 fn host_lints(workspace: &Workspace) -> Result<(), CheckError> {
