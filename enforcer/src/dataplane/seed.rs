@@ -1,17 +1,17 @@
 //! Connections that were there before the agent, taken from the node's own conntrack.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use aya::maps::MapError;
 use enforcer_common::{
-    abi::{CT_ESTABLISHED, CT_FROM_POD, CtEntry, CtKey4, CtKey6, rule},
+    abi::{CT_ESTABLISHED, CT_FROM_NODE, CT_FROM_POD, CT_HAIRPIN, CtEntry, CtKey4, CtKey6, rule},
     conntrack::{ACK, SEEN, SYN},
     verdict::proto::TCP,
 };
 
 use super::{
     maps::{Maps, addr},
-    netlink::conntrack::{KernelFlow, PodFlow, pod_view},
+    netlink::conntrack::{KernelFlow, PodFlow, pod_views},
     sys,
 };
 
@@ -22,35 +22,55 @@ use super::{
 pub(super) fn seed(
     maps: &mut Maps,
     flows: &[KernelFlow],
-    addresses: &[IpAddr],
-    ifindex: u32,
-    slot: u32,
-    generation: u32,
+    node: &BTreeSet<IpAddr>,
+    to: &Target<'_>,
 ) -> Result<(), MapError> {
     let now = sys::monotonic();
-    for address in addresses {
+    for address in to.addresses {
         for flow in flows {
-            if let Some(view) = pod_view(flow, *address) {
-                let entry = entry(&view, flow, now, slot, generation);
-                insert(maps, &view, ifindex, entry)?;
+            for view in pod_views(flow, *address) {
+                let flags = origin(&view, flow, node);
+                insert(maps, &view, to.ifindex, entry(&view, flow, flags, now, to))?;
             }
         }
     }
     Ok(())
 }
 
-fn entry(view: &PodFlow, flow: &KernelFlow, now: u64, slot: u32, generation: u32) -> CtEntry {
+/// The endpoint that is seeded.
+pub(super) struct Target<'a> {
+    pub(super) addresses: &'a [IpAddr],
+    pub(super) ifindex: u32,
+    pub(super) slot: u32,
+    pub(super) generation: u32,
+}
+
+/// Who opened the flow, as `CT_…` bits. The original source tells the node and the pod itself
+/// apart from whoever else is behind the node's address: both are allowed whatever policy says.
+fn origin(view: &PodFlow, flow: &KernelFlow, node: &BTreeSet<IpAddr>) -> u8 {
+    let source = flow.orig.source;
+    if view.from_pod {
+        CT_FROM_POD
+    } else if source == view.local {
+        CT_HAIRPIN
+    } else if source.is_loopback() || node.contains(&source) {
+        CT_FROM_NODE
+    } else {
+        0
+    }
+}
+
+fn entry(view: &PodFlow, flow: &KernelFlow, flags: u8, now: u64, to: &Target<'_>) -> CtEntry {
     let tcp = view.proto == TCP;
     let opened = if tcp { SEEN | SYN | ACK } else { SEEN };
     CtEntry {
         last_seen: now,
         created: now,
-        generation: generation.wrapping_sub(1),
+        generation: to.generation.wrapping_sub(1),
         rule: rule::NONE,
-        slot: u16::try_from(slot).unwrap_or(0),
+        slot: u16::try_from(to.slot).unwrap_or(0),
         // Counted by the next sweep.
-        flags: if view.from_pod { CT_FROM_POD } else { 0 }
-            | if flow.seen_reply { CT_ESTABLISHED } else { 0 },
+        flags: flags | if flow.seen_reply { CT_ESTABLISHED } else { 0 },
         seen_origin: opened,
         seen_reply: if flow.seen_reply { opened } else { 0 },
         _pad: 0,

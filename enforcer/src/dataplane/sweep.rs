@@ -147,6 +147,13 @@ fn sweep_map<K: Key>(
         }
     }
     for key in gone {
+        // A packet may have revived it since it was read, or a new flow taken its place.
+        let revived =
+            map.get(&key, 0).is_ok_and(|entry| keep(&|| (key.proto(), key.ifindex()), &entry));
+        if revived {
+            swept.live += 1;
+            continue;
+        }
         if map.remove(&key).is_ok() {
             swept.deleted += 1;
         }
