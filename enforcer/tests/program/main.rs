@@ -3,6 +3,7 @@
 
 mod connections;
 mod fragments;
+mod hostile;
 mod lab;
 mod packets;
 mod parsing;
