@@ -66,7 +66,7 @@ impl Echo {
     fn order(&self, order: Order) {
         if self.orders.send(order).is_ok() {
             // A full pipe wakes as well.
-            (&self.wake).write(&[1]).ok();
+            (&self.wake).write_all(&[1]).ok();
         }
     }
 
@@ -121,7 +121,7 @@ fn serve(orders: &Receiver<Order>, mut woken: &UnixStream) {
         });
         sockets.append(&mut new);
         if ready.last() == Some(&true) {
-            woken.read(&mut buffer).ok();
+            while woken.read(&mut buffer).is_ok_and(|length| length > 0) {}
         }
         for order in orders.try_iter() {
             match order {

@@ -264,10 +264,18 @@ impl Lab {
             .collect();
         ip::batch(Some(&self.node), &lines)?;
         if self.mode == Mode::PointToPoint {
-            let paths: Vec<String> =
-                pods.iter().map(|pod| format!("ipv4/conf/{}/proxy_arp", pod.host)).collect();
+            let paths: Vec<(String, &str)> = pods
+                .iter()
+                .flat_map(|pod| {
+                    [
+                        (format!("ipv4/conf/{}/proxy_arp", pod.host), "1"),
+                        // Else the kernel waits for up to 0.8 s before it answers.
+                        (format!("ipv4/neigh/{}/proxy_delay", pod.host), "0"),
+                    ]
+                })
+                .collect();
             let settings: Vec<(&str, &str)> =
-                paths.iter().map(|path| (path.as_str(), "1")).collect();
+                paths.iter().map(|(path, value)| (path.as_str(), *value)).collect();
             self.node.settings(&settings)?;
         }
         for pod in pods {

@@ -40,8 +40,6 @@ pub(crate) const NODE_SETTINGS: &[(&str, &str)] = &[
     ("ipv6/conf/default/forwarding", "1"),
     ("ipv4/conf/all/send_redirects", "0"),
     ("ipv4/conf/default/send_redirects", "0"),
-    // Else the kernel waits for up to 0.8 s before it answers for the gateway.
-    ("ipv4/neigh/default/proxy_delay", "0"),
 ];
 
 /// A hardware address as text.

@@ -67,7 +67,7 @@ fn silence_is_told_from_an_answer() {
     let start = Instant::now();
     assert_eq!(must(lab.probe_one(&Probe::tcp("a/one", "a/two", 80))), Outcome::NoAnswer);
     assert!(start.elapsed() < Duration::from_secs(2));
-    must(lab.node().command("ip", &["route", "replace", "unreachable", "10.244.1.2"]));
+    must(lab.node().command("ip", &["route", "replace", "prohibit", "10.244.1.2"]));
     let outcome = must(lab.probe_one(&Probe::udp("a/one", "a/two", 80).expecting(true)));
     assert!(matches!(outcome, Outcome::Refused(_)), "{outcome}");
 }
@@ -124,6 +124,7 @@ fn a_panic_leaves_nothing_behind() {
     .unwrap_err()
     .downcast::<String>()
     .unwrap();
+    assert!(prefix.starts_with("enf"), "{prefix}");
     assert!(!Path::new("/run/netns").join(format!("{prefix}-node")).exists());
 }
 
