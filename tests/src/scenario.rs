@@ -14,8 +14,14 @@ use crate::{
     Agent, AgentOptions, Lab, LabError, Manifests, Mode, Outcome, Place, PodSpec, Probe, Protocol,
 };
 
-/// Name of the file with the cluster's objects among [`Scenario::files`].
-pub const CLUSTER_FILE: &str = "cluster.yaml";
+/// Name of the file with the objects that are no pods, among [`Scenario::files`].
+const CLUSTER_FILE: &str = "cluster.yaml";
+
+/// Name of the file with this pod (`namespace/name`).
+#[must_use]
+pub fn pod_file(pod: &str) -> String {
+    format!("pod-{}.yaml", pod.replace('/', "-"))
+}
 
 /// A probe with its expected verdict, as `expect.yaml` has it.
 #[derive(Clone, Debug, Deserialize)]
@@ -124,9 +130,12 @@ impl Scenario {
                 }
                 object["status"]["podIPs"] =
                     pod.addresses.iter().map(|ip| json!({"ip": ip.to_string()})).collect();
+                files.insert(pod_file(&pod.name), yaml(&object)?);
                 pods.push(pod);
+            } else {
+                cluster.push_str("---\n");
+                cluster.push_str(&yaml(&object)?);
             }
-            cluster.push_str(&format!("---\n{object}\n"));
         }
         files.insert(CLUSTER_FILE.into(), cluster);
         Ok(Self { pods, expectations, files })
@@ -209,6 +218,22 @@ impl Scenario {
     }
 }
 
+fn yaml(object: &Value) -> Result<String, String> {
+    serde_norway::to_string(object).map_err(|error| format!("cluster.yaml: {error}"))
+}
+
+/// The manifest of one object with one label more, or another value of it.
+///
+/// # Errors
+/// If it is no manifest of an object.
+pub fn with_label(manifest: &str, key: &str, value: &str) -> Result<String, String> {
+    let mut object: Value = serde_norway::from_str(manifest).map_err(|error| error.to_string())?;
+    let metadata = object["metadata"].as_object_mut().ok_or("an object without metadata")?;
+    let labels = metadata.entry("labels").or_insert_with(|| json!({}));
+    labels[key] = value.into();
+    yaml(&object)
+}
+
 fn pod(object: &Value) -> Result<PodSpec, String> {
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let name = text(&object["metadata"]["name"]).ok_or("cluster.yaml: a pod without a name")?;
@@ -272,9 +297,17 @@ spec: {hostNetwork: true}
         assert_eq!(pod.addresses[1], "fd10:244::af4:105".parse::<IpAddr>().unwrap());
         assert_eq!(pod.labels["app"], "p");
         let cluster = documents(&scenario.files[CLUSTER_FILE]).unwrap();
-        assert_eq!(cluster.len(), 3);
-        assert_eq!(cluster[1]["status"]["podIPs"][1]["ip"], "fd10:244::af4:105");
-        assert_eq!(cluster[1]["spec"]["containers"][0]["ports"][0]["name"], "web");
+        // The pod on the node's network is nobody's address, and yet an object.
+        assert_eq!(cluster.len(), 2);
+        let pod = &documents(&scenario.files[&pod_file("a/p")]).unwrap()[0];
+        assert_eq!(pod["status"]["podIPs"][1]["ip"], "fd10:244::af4:105");
+        assert_eq!(pod["spec"]["containers"][0]["ports"][0]["name"], "web");
+        let labelled = with_label(&scenario.files[&pod_file("a/p")], "more", "yes").unwrap();
+        let pod = &documents(&labelled).unwrap()[0];
+        assert_eq!(
+            (&pod["metadata"]["labels"]["more"], &pod["metadata"]["labels"]["app"]),
+            (&json!("yes"), &json!("p"))
+        );
         assert!(scenario.probes()[0].v6);
         assert_eq!(scenario.mismatches(&[Outcome::NoAnswer]).len(), 1);
         assert!(scenario.mismatches(&[Outcome::Open]).is_empty());

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     Agent, AgentOptions, Connection, Lab, LabError, Manifests, Mode, Outcome, Place, PodSpec,
-    Probe, spec::namespace_manifest,
+    Probe, scenario::pod_file, spec::namespace_manifest,
 };
 
 /// A node with pods, the manifests that describe them, and the agent.
@@ -222,8 +222,4 @@ impl World {
 /// Policy drops; a refusal has come from elsewhere and would prove nothing.
 fn is_refusal(outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::Refused(_))
-}
-
-fn pod_file(name: &str) -> String {
-    format!("pod-{}.yaml", name.replace('/', "-"))
 }
