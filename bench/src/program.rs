@@ -111,7 +111,7 @@ impl Bench {
             bpf_dir: None,
             state_dir: None,
             attach: AttachMode::Auto,
-            conntrack_entries: 1 << 20,
+            conntrack_entries: 1 << 19,
             class_key: [1, 2],
         })?;
         let mut baseline = Ebpf::load(BASELINE)?;

@@ -1,2 +1,21 @@
-//! The project's own tasks.
-fn main() {}
+//! The project's own tasks: set-up, the kernel object, demo, tests, checks.
+
+mod check;
+mod cli;
+mod console;
+mod daemon;
+mod demo;
+mod ebpf;
+mod elf;
+mod process;
+mod setup;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    cli::Cli::parse().run()
+}

@@ -21,10 +21,10 @@ use crate::{
     },
     dataplane::{
         DataplaneError, Kernel, RingMaps,
-        adopt::Desired,
         netlink::{DiscoveryEvent, conntrack},
     },
     flow::{decode, directory::Directory, event::enrich, ring::FlowRing},
+    error_chain,
     source::{
         manifests::{Ignored, ManifestSource, SourceUpdate},
         problem::Problem,
@@ -33,6 +33,9 @@ use crate::{
 
 /// An interface that was found this long before it is armed has a past to take over.
 const HAS_A_PAST: Duration = Duration::from_secs(1);
+
+/// Programs that were displaced are put back this often in a minute; then it is reported.
+const MOST_REATTACHMENTS: usize = 3;
 
 /// What the owning task owns.
 #[derive(Debug)]
@@ -54,6 +57,8 @@ pub(super) struct Core {
     /// What failed at the last write, until it succeeds.
     pub(super) failures: Vec<String>,
     undecodable: u64,
+    /// When our programs were put back, in the last minute, by interface.
+    displaced: HashMap<u32, Vec<Instant>>,
 }
 
 impl Core {
@@ -85,6 +90,7 @@ impl Core {
             armed: false,
             failures: Vec::new(),
             undecodable: 0,
+            displaced: HashMap::new(),
         }
     }
 
@@ -126,15 +132,16 @@ impl Core {
         }
         let update = self.source.rescan();
         self.take(update);
-        let renames = self.kernel.equal_tables(&desired(&self.index));
+        // Decides everything that was taken in; the state is compared, so only names are needed.
+        let named = self.index.take_plan();
+        let renames = self.kernel.equal_tables(&self.index.snapshot());
         self.index.rename_tables(&renames);
-        let state = desired(&self.index);
+        let state = self.index.snapshot();
         let first = !self.kernel.was_armed();
         if first {
             self.kernel.arrive(kernel_flows());
         }
         let mut plan = self.kernel.difference(&state)?;
-        let named = self.index.take_plan();
         plan.names = named.names;
         plan.revision = named.revision;
         self.write(&plan);
@@ -276,33 +283,43 @@ impl Core {
     pub(super) fn maintain(&mut self) {
         let swept = self.kernel.sweep();
         debug!(live = swept.live, deleted = swept.deleted, "aged conntrack");
-        let names: HashMap<u32, Arc<str>> = self
-            .interfaces
-            .iter()
-            .map(|(ifindex, (name, _))| (*ifindex, Arc::clone(name)))
-            .collect();
-        for (ifindex, error) in self.kernel.check_attached(&names) {
-            match error {
-                None => warn!(ifindex, "our programs had been displaced and are attached again"),
-                Some(error) => warn!(ifindex, error, "our programs have been displaced"),
+        self.put_back(Instant::now());
+    }
+
+    /// Attaches again where another hand displaced our programs, but does not fight over a hook.
+    fn put_back(&mut self, now: Instant) {
+        self.displaced.retain(|ifindex, _| self.interfaces.contains_key(ifindex));
+        for ifindex in self.kernel.displaced() {
+            let Some((name, _)) = self.interfaces.get(&ifindex).cloned() else {
+                // Its interface is going.
+                continue;
+            };
+            let times = self.displaced.entry(ifindex).or_default();
+            times.retain(|time| now.saturating_duration_since(*time) < Duration::from_secs(60));
+            if times.len() >= MOST_REATTACHMENTS {
+                continue;
+            }
+            times.push(now);
+            match self.kernel.reattach(ifindex, &name) {
+                Ok(()) => warn!(%name, "our programs had been displaced and are attached again"),
+                Err(error) => warn!(%name, error = error_chain(&error), "our programs are displaced"),
             }
         }
+    }
+
+    /// Interfaces on which another program keeps displacing ours.
+    pub(super) fn contested(&self) -> Vec<Arc<str>> {
+        self.displaced
+            .iter()
+            .filter(|(_, times)| times.len() >= MOST_REATTACHMENTS)
+            .filter_map(|(ifindex, _)| self.interfaces.get(ifindex))
+            .map(|(name, _)| Arc::clone(name))
+            .collect()
     }
 
     /// Events that could not be decoded.
     pub(super) fn undecodable(&self) -> u64 {
         self.undecodable
-    }
-}
-
-/// The whole state that the index wants.
-fn desired(index: &Index) -> Desired {
-    let state = index.snapshot();
-    Desired {
-        rows: state.rows,
-        cidrs: state.cidrs,
-        peers: state.peers,
-        endpoints: state.endpoints,
     }
 }
 

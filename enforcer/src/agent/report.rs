@@ -14,7 +14,10 @@ use super::{
     },
     core::Core,
 };
-use crate::{cluster::event::ObjectKey, flow::hubble};
+use crate::{
+    cluster::{EndpointStatus, InterfaceState, ObjectName},
+    flow::hubble,
+};
 
 /// What does not change while the agent runs.
 #[derive(Debug)]
@@ -73,7 +76,7 @@ pub(super) fn reply(
     StatusReply { failure, report }
 }
 
-fn name(key: &ObjectKey) -> String {
+fn name(key: &ObjectName) -> String {
     format!("{}/{}", key.namespace, key.name)
 }
 
@@ -92,12 +95,18 @@ fn report(core: &Core, about: &About) -> StatusReport {
         endpoints: endpoints(core),
         policies: policies(core),
         not_enforced: status
-            .unenforced
+            .interfaces
             .iter()
+            // One that no pod object claims is nobody's to enforce on.
+            .filter(|one| one.state != InterfaceState::Unbound)
             .map(|one| NotEnforced {
-                interface: one.interface.to_string(),
+                interface: one.interface.clone(),
                 reason: one.reason.clone(),
             })
+            .chain(core.contested().into_iter().map(|interface| NotEnforced {
+                interface: interface.to_string(),
+                reason: "another program keeps displacing ours from the hook".to_owned(),
+            }))
             .collect(),
         problems: core.problems.clone(),
         ignored: core.ignored.clone(),
@@ -116,7 +125,7 @@ fn endpoints(core: &Core) -> Vec<EndpointReport> {
         .endpoints
         .iter()
         .map(|endpoint| {
-            let [ingress, egress] = &endpoint.policies;
+            let [ingress, egress] = &endpoint.isolating;
             let (state, reason) = if !core.kernel.is_attached(endpoint.ifindex) {
                 (EndpointState::Closed, Some("the programs are not attached yet".to_owned()))
             } else if core.kernel.locked(endpoint.ifindex) {
@@ -146,21 +155,20 @@ fn policies(core: &Core) -> Vec<PolicyReport> {
         .policies
         .iter()
         .map(|policy| {
-            let enforced = policy
-                .endpoints
-                .iter()
-                .filter(|ifindex| {
-                    core.kernel.is_attached(**ifindex) && !core.kernel.locked(**ifindex)
-                })
-                .count();
-            let selected = policy.endpoints.len();
+            let selected = policy.local_pods;
+            let on = |endpoint: &&EndpointStatus| {
+                endpoint.isolating.iter().any(|names| names.contains(&policy.policy))
+                    && core.kernel.is_attached(endpoint.ifindex)
+                    && !core.kernel.locked(endpoint.ifindex)
+            };
+            let enforced = status.endpoints.iter().filter(on).count();
             let state = match enforced {
                 _ if enforced == selected => "enforced",
                 0 => "pending",
                 _ => "partly",
             };
             PolicyReport {
-                policy: name(&policy.key),
+                policy: name(&policy.policy),
                 selected,
                 enforced,
                 state: state.to_owned(),

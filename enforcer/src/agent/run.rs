@@ -116,11 +116,16 @@ async fn serve(args: AgentArgs) -> Result<(), AgentError> {
     let node = args
         .node()
         .map_err(|source| AgentError::System { operation: "read the host's name", source })?;
+    // Before anything is made: without it nothing of the rest can work.
+    if !dataplane::may_load() {
+        return Err(DataplaneError::Privilege.into());
+    }
     let server = Server::bind(&args.run_dir)?;
     let source = ManifestSource::new(&args.manifests)?;
     let (kernel, rings) = Kernel::open(&KernelConfig {
         bpf_dir: Some(args.bpf_dir.clone()),
-        attach: args.attach.into(),
+        state_dir: Some(args.state_dir.clone()),
+        attach: args.attach,
         conntrack_entries: args.conntrack_entries,
         class_key: random_key()?,
     })?;

@@ -53,7 +53,7 @@ pub fn uninstall(args: &UninstallArgs) -> Result<(), UninstallError> {
     }
     if run_dir.exists() {
         // Holding the agent's lock for a moment proves that there is none.
-        drop(in_runtime(run_dir)?);
+        in_runtime(run_dir)?;
     }
     let programs = dataplane::remove(bpf_dir, state_dir)?;
     let since = Instant::now();

@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use super::{terminal::Color, when::When};
-use crate::flow::filter::{FilterSpec, Sides};
+use crate::{
+    dataplane::AttachMode,
+    flow::filter::{FilterSpec, Sides},
+};
 
 /// Kubernetes NetworkPolicy, enforced in eBPF beside any CNI.
 #[derive(Clone, Debug, Parser)]
@@ -27,18 +30,6 @@ pub enum Command {
     Observe(Box<ObserveArgs>),
     /// Remove programs, maps and state from this node
     Uninstall(UninstallArgs),
-}
-
-/// How programs are attached.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Attach {
-    /// TCX where the kernel has it (6.6 and later), else clsact
-    #[default]
-    Auto,
-    /// TCX links
-    Tcx,
-    /// clsact filters
-    Clsact,
 }
 
 /// Form of the agent's log.
@@ -81,7 +72,7 @@ pub struct AgentArgs {
     pub node_name: Option<String>,
     /// How programs are attached
     #[arg(long, value_enum, env = "ENFORCER_ATTACH", default_value_t)]
-    pub attach: Attach,
+    pub attach: AttachMode,
     /// Connections that conntrack can hold, for each IP version
     #[arg(
         long,
@@ -357,7 +348,7 @@ mod tests {
         assert_eq!(agent.bpf_dir, PathBuf::from("/sys/fs/bpf/enforcer"));
         assert_eq!(agent.state_dir, PathBuf::from("/var/lib/enforcer"));
         assert_eq!((agent.conntrack_entries, agent.flow_buffer), (262_144, 65_535));
-        assert_eq!(agent.attach, Attach::Auto);
+        assert_eq!(agent.attach, AttachMode::Auto);
         assert!(agent.node().is_ok_and(|name| !name.is_empty()));
     }
 

@@ -38,6 +38,34 @@ pub struct Plan {
     pub rows_removed: Vec<RowKey>,
 }
 
+impl Plan {
+    /// Whether nothing changes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let Self {
+            revision: _,
+            names,
+            rows_added,
+            cidrs_set,
+            peers_set,
+            peers_removed,
+            endpoints_set,
+            endpoints_removed,
+            cidrs_removed,
+            rows_removed,
+        } = self;
+        names.is_empty()
+            && rows_added.is_empty()
+            && cidrs_set.is_empty()
+            && peers_set.is_empty()
+            && peers_removed.is_empty()
+            && endpoints_set.is_empty()
+            && endpoints_removed.is_empty()
+            && cidrs_removed.is_empty()
+            && rows_removed.is_empty()
+    }
+}
+
 /// What one endpoint's word must say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointPlan {

@@ -10,20 +10,7 @@ use enforcer_common::abi::{ClassId, Interval, RowKey, TableId};
 use ipnet::IpNet;
 
 use super::{DataplaneError, Kernel, kernel::CLOSED_TABLE};
-use crate::cluster::plan::Plan;
-
-/// The whole state that the kernel should hold.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Desired {
-    /// Rows of all tables in use.
-    pub rows: BTreeMap<RowKey, Arc<[Interval]>>,
-    /// Classes of prefixes.
-    pub cidrs: BTreeMap<IpNet, ClassId>,
-    /// Classes of pods' addresses.
-    pub peers: BTreeMap<IpAddr, ClassId>,
-    /// Endpoints by interface index.
-    pub endpoints: BTreeMap<u32, crate::cluster::plan::EndpointPlan>,
-}
+use crate::cluster::{KernelState, plan::Plan};
 
 /// A table's rows by direction and class.
 type Content<'a> = BTreeMap<(u32, ClassId), &'a [Interval]>;
@@ -41,7 +28,7 @@ fn contents<'a>(
 impl Kernel {
     /// Tables that the kernel has already under another number: desired number to kernel's.
     #[must_use]
-    pub fn equal_tables(&self, desired: &Desired) -> BTreeMap<TableId, TableId> {
+    pub fn equal_tables(&self, desired: &KernelState) -> BTreeMap<TableId, TableId> {
         let mut have: BTreeMap<Content<'_>, TableId> =
             contents(self.rows.iter()).into_iter().map(|(table, rows)| (rows, table)).collect();
         contents(desired.rows.iter())
@@ -54,7 +41,7 @@ impl Kernel {
     ///
     /// # Errors
     /// If the maps cannot be read.
-    pub fn difference(&self, desired: &Desired) -> Result<Plan, DataplaneError> {
+    pub fn difference(&self, desired: &KernelState) -> Result<Plan, DataplaneError> {
         let peers = self.read_peers()?;
         let cidrs = self.read_cidrs()?;
         let mut plan = Plan {
@@ -104,7 +91,7 @@ impl Kernel {
         &self,
         peers: &BTreeMap<IpAddr, ClassId>,
         cidrs: &BTreeMap<IpNet, ClassId>,
-        desired: &Desired,
+        desired: &KernelState,
         plan: &mut Plan,
     ) {
         let old_peer = |ip: &IpAddr| {
@@ -158,7 +145,7 @@ impl Kernel {
     }
 
     /// Closes what an earlier agent armed and no object speaks for any more.
-    pub fn close_unclaimed(&mut self, desired: &Desired) -> Vec<u32> {
+    pub fn close_unclaimed(&mut self, desired: &KernelState) -> Vec<u32> {
         let unclaimed: Vec<u32> = self
             .endpoints
             .by_ifindex

@@ -28,13 +28,14 @@ use super::{
 };
 
 /// How programs get onto interfaces.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum AttachMode {
-    /// TCX if the kernel has it (6.6 and newer), else clsact.
+    /// TCX where the kernel has it (6.6 and later), else clsact
+    #[default]
     Auto,
-    /// TCX.
+    /// TCX links
     Tcx,
-    /// A clsact qdisc.
+    /// clsact filters
     Clsact,
 }
 
@@ -261,8 +262,8 @@ pub(super) fn pin_programs(
         }
         let program = object::program(ebpf, name)?;
         new.push(program_id(program, name)?);
-        // The new pin beside the old one, then in its place: there is no moment without one.
-        let fresh = pins.programs.join(format!("{name}.new"));
+        // bpffs takes no dots in names. The new pin beside the old one, then in its place: there is no moment without one.
+        let fresh = pins.programs.join(format!("{name}_new"));
         remove_if_there(&fresh)?;
         program.pin(&fresh).map_err(|source| DataplaneError::Pin {
             path: fresh.clone(),

@@ -495,26 +495,22 @@ impl Kernel {
         let _same = self.endpoints.switch(&mut self.maps, ifindex, word, &armed.addresses);
     }
 
-    /// Checks that both programs are where they were put, and puts them back once if not.
+    /// Interfaces on which our programs are no longer where they were put.
+    #[must_use]
+    pub fn displaced(&self) -> Vec<u32> {
+        let attached = self.attached.keys().copied();
+        attached.filter(|ifindex| !attach::in_place(self.mode, &self.programs, *ifindex)).collect()
+    }
+
+    /// Attaches again where our programs were displaced.
     ///
-    /// Returns the interfaces on which they were displaced.
-    pub fn check_attached(&mut self, names: &HashMap<u32, Arc<str>>) -> Vec<(u32, Option<String>)> {
-        let all: Vec<u32> = self.attached.keys().copied().collect();
-        let mut displaced = Vec::new();
-        for ifindex in all {
-            let Some(name) = names.get(&ifindex) else {
-                continue;
-            };
-            if attach::in_place(self.mode, &self.programs, ifindex) {
-                continue;
-            }
-            if let Some(attachment) = self.attached.remove(&ifindex) {
-                attachment.forget();
-            }
-            let error = self.attach(ifindex, name).err().map(|error| chain(&error));
-            displaced.push((ifindex, error));
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn reattach(&mut self, ifindex: u32, interface: &str) -> Result<(), DataplaneError> {
+        if let Some(attachment) = self.attached.remove(&ifindex) {
+            attachment.forget();
         }
-        displaced
+        self.attach(ifindex, interface).map(|_new| ())
     }
 
     /// Makes the node's addresses these.

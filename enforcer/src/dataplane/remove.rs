@@ -11,7 +11,10 @@ use enforcer_common::abi::{PROG_POD_EGRESS, PROG_POD_INGRESS};
 use super::{
     DataplaneError,
     attach::made_clsact,
-    netlink::{Links, tc, tcx},
+    netlink::{
+        links::{Link, Links},
+        tc, tcx,
+    },
 };
 
 /// Removes links, filters, qdiscs that were made for them, and map pins of every ABI version
@@ -84,7 +87,7 @@ pub fn attached_anywhere(programs: &[u32]) -> Result<bool, DataplaneError> {
     Ok(false)
 }
 
-fn links() -> Result<Vec<super::netlink::Link>, DataplaneError> {
+fn links() -> Result<Vec<Link>, DataplaneError> {
     Ok(Links::open()?.dump()?)
 }
 

@@ -11,7 +11,7 @@ use enforcer_common::{
 
 use super::{
     maps::{Maps, addr},
-    netlink::conntrack::{KernelFlow, PodFlow, pod_view},
+    netlink::conntrack::{KernelFlow, PodFlow, pod_views},
     sys,
 };
 
@@ -30,7 +30,7 @@ pub(super) fn seed(
     let now = sys::monotonic();
     for address in addresses {
         for flow in flows {
-            if let Some(view) = pod_view(flow, *address) {
+            for view in pod_views(flow, *address) {
                 let entry = entry(&view, flow, now, slot, generation);
                 insert(maps, &view, ifindex, entry)?;
             }

@@ -1,0 +1,216 @@
+//! The index: takes events, keeps what depends on what, and knows what a plan must look at.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use enforcer_common::abi::{ClassId, TableId};
+use ipnet::IpNet;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+
+use super::{
+    atom::Atoms,
+    class::Classes,
+    event::{Event, Labels, Namespace, ObjectKey, Pod},
+    interfaces::{Binding, Installed, Interfaces, canonical},
+    objects::Objects,
+    rules::Rules,
+    table::Tables,
+};
+use crate::policy::{compile, rule::Policy};
+
+/// What the index must be told.
+#[derive(Clone, Debug)]
+pub struct IndexConfig {
+    /// Key of the classes' hash; the same over restarts, and not known to who names labels.
+    pub class_key: [u64; 2],
+    /// First number for tables: those below are in the kernel already.
+    pub first_table: TableId,
+}
+
+/// Everything that is known, and what follows from it. See the module's documentation.
+#[derive(Debug)]
+pub struct Index {
+    pub(super) objects: Objects,
+    pub(super) interfaces: Interfaces,
+    pub(super) atoms: Atoms,
+    pub(super) classes: Classes,
+    pub(super) rules: Rules,
+    pub(super) tables: Tables,
+    /// Prefixes that the last plan left in the kernel.
+    pub(super) prefixes: BTreeMap<IpNet, ClassId>,
+    pub(super) revision: u64,
+    /// What events since the last plan may have changed.
+    pub(super) dirty: Dirty,
+}
+
+/// What the next plan must look at.
+#[derive(Debug, Default)]
+pub(super) struct Dirty {
+    pub(super) addresses: BTreeSet<IpAddr>,
+    pub(super) prefixes: BTreeSet<IpNet>,
+    pub(super) endpoints: BTreeSet<u32>,
+    /// Interfaces of the last plan that are gone.
+    pub(super) gone: BTreeMap<u32, Installed>,
+}
+
+impl Dirty {
+    pub(super) fn is_empty(&self) -> bool {
+        let Self { addresses, prefixes, endpoints, gone } = self;
+        addresses.is_empty() && prefixes.is_empty() && endpoints.is_empty() && gone.is_empty()
+    }
+}
+
+impl Index {
+    /// An index that knows nothing yet.
+    #[must_use]
+    pub fn new(config: IndexConfig) -> Self {
+        let IndexConfig { class_key, first_table } = config;
+        Self {
+            objects: Objects::default(),
+            interfaces: Interfaces::default(),
+            atoms: Atoms::default(),
+            classes: Classes::new(class_key),
+            rules: Rules::default(),
+            tables: Tables::new(first_table),
+            prefixes: BTreeMap::new(),
+            revision: 0,
+            dirty: Dirty::default(),
+        }
+    }
+
+    /// Takes an event. What follows from it is in the next plan; whose an interface is, is
+    /// decided here, because that depends on what was known when.
+    pub fn apply(&mut self, event: Event) {
+        // Interfaces whose owner may be another one now. Decided after the whole event.
+        let mut undecided = BTreeSet::new();
+        match event {
+            Event::PodApplied(pod) => {
+                self.set_pod(&pod.key.clone(), Some(pod), &mut undecided);
+            }
+            Event::PodDeleted(key) => self.set_pod(&key, None, &mut undecided),
+            Event::NamespaceApplied(namespace) => {
+                self.set_namespace(&namespace.name, Some(namespace.labels));
+            }
+            Event::NamespaceDeleted(name) => self.set_namespace(&name, None),
+            Event::PolicyApplied(object) => {
+                self.set_policy(&compile::key(&object), Some(compile::network_policy(&object)));
+            }
+            Event::PolicyDeleted(key) => self.set_policy(&key, None),
+            Event::Relist { pods, namespaces, policies } => {
+                self.relist_namespaces(namespaces);
+                self.relist_policies(&policies);
+                self.relist_pods(pods, &mut undecided);
+            }
+            Event::InterfaceFound(interface) => {
+                self.dirty.endpoints.insert(interface.ifindex);
+                undecided = self.interfaces.found(interface);
+            }
+            Event::InterfaceAdopted(adopted) => {
+                self.dirty.endpoints.insert(adopted.interface.ifindex);
+                undecided = self.interfaces.adopted(adopted);
+            }
+            Event::InterfaceLost(ifindex) => {
+                if let Some((entry, concerned)) = self.interfaces.lost(ifindex) {
+                    if let Some(installed) = entry.installed {
+                        self.dirty.gone.insert(ifindex, installed);
+                    }
+                    undecided = concerned;
+                }
+            }
+        }
+        for ifindex in undecided {
+            if self.interfaces.decide(ifindex, &self.objects) {
+                self.dirty.endpoints.insert(ifindex);
+            }
+        }
+    }
+
+    fn set_pod(&mut self, key: &ObjectKey, pod: Option<Pod>, undecided: &mut BTreeSet<u32>) {
+        let pod = pod.map(|mut pod| {
+            pod.addresses = canonical(&pod.addresses);
+            pod.ports.sort_unstable();
+            pod.ports.dedup();
+            pod
+        });
+        let Some((old, new)) = self.objects.set_pod(key, pod) else { return };
+        for pod in old.iter().chain(&new) {
+            self.dirty.addresses.extend(&pod.addresses);
+            undecided.extend(self.interfaces.sharing(&pod.addresses));
+        }
+        // A pod that is gone stays what it last was for as long as its interface is there.
+        if let Some(new) = &new {
+            self.dirty.endpoints.extend(self.interfaces.update_pod(new));
+        }
+    }
+
+    fn set_namespace(&mut self, name: &Arc<str>, labels: Option<Labels>) {
+        if !self.objects.set_namespace(name, labels) {
+            return;
+        }
+        if let Some(namespace) = self.objects.namespaces.get(name) {
+            for pod in namespace.pods.values() {
+                self.dirty.addresses.extend(&pod.addresses);
+            }
+        }
+    }
+
+    fn set_policy(&mut self, key: &ObjectKey, policy: Option<Policy>) {
+        let new = policy.clone();
+        let Some(old) = self.objects.set_policy(key, policy) else { return };
+        let subjects: Vec<_> = old
+            .iter()
+            .map(|policy| &**policy)
+            .chain(&new)
+            .filter_map(|p| p.subject.as_ref())
+            .collect();
+        for (ifindex, entry) in &self.interfaces.entries {
+            if let Binding::Bound { pod, .. } = &entry.binding
+                && pod.key.namespace == key.namespace
+                && subjects.iter().any(|subject| subject.matches(&pod.labels))
+            {
+                self.dirty.endpoints.insert(*ifindex);
+            }
+        }
+    }
+
+    fn relist_namespaces(&mut self, namespaces: Vec<Namespace>) {
+        let listed: HashSet<Arc<str>> = namespaces.iter().map(|n| Arc::clone(&n.name)).collect();
+        let known = self.objects.namespaces.iter().filter(|(_, namespace)| namespace.known);
+        let gone: Vec<_> =
+            known.map(|(name, _)| name).filter(|name| !listed.contains(*name)).cloned().collect();
+        for name in gone {
+            self.set_namespace(&name, None);
+        }
+        for namespace in namespaces {
+            self.set_namespace(&namespace.name, Some(namespace.labels));
+        }
+    }
+
+    fn relist_policies(&mut self, policies: &[NetworkPolicy]) {
+        let listed: HashSet<ObjectKey> = policies.iter().map(compile::key).collect();
+        let known =
+            self.objects.namespaces.values().flat_map(|n| n.policies.values()).map(|p| &p.key);
+        let gone: Vec<_> = known.filter(|key| !listed.contains(*key)).cloned().collect();
+        for key in gone {
+            self.set_policy(&key, None);
+        }
+        for object in policies {
+            self.set_policy(&compile::key(object), Some(compile::network_policy(object)));
+        }
+    }
+
+    fn relist_pods(&mut self, pods: Vec<Pod>, undecided: &mut BTreeSet<u32>) {
+        let listed: HashSet<ObjectKey> = pods.iter().map(|pod| pod.key.clone()).collect();
+        let known = self.objects.namespaces.values().flat_map(|n| n.pods.values()).map(|p| &p.key);
+        let gone: Vec<_> = known.filter(|key| !listed.contains(*key)).cloned().collect();
+        for key in gone {
+            self.set_pod(&key, None, undecided);
+        }
+        for pod in pods {
+            self.set_pod(&pod.key.clone(), Some(pod), undecided);
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! The whole of what the kernel must hold, and taking over what an earlier agent left there.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use enforcer_common::abi::{ClassId, Interval, RowKey, TableId};
+use ipnet::IpNet;
+
+use super::{index::Index, plan::EndpointPlan};
+
+/// The contents of the maps that plans write.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct KernelState {
+    /// Rows.
+    pub rows: BTreeMap<RowKey, Arc<[Interval]>>,
+    /// Prefixes.
+    pub cidrs: BTreeMap<IpNet, ClassId>,
+    /// Pod addresses.
+    pub peers: BTreeMap<IpAddr, ClassId>,
+    /// Endpoints by host-side interface index; `rejudge` is false.
+    pub endpoints: BTreeMap<u32, EndpointPlan>,
+}
+
+impl Index {
+    /// What the kernel holds when every plan taken so far is in force.
+    #[must_use]
+    pub fn snapshot(&self) -> KernelState {
+        let rows = self.tables.iter().flat_map(|(id, table)| table.all_rows(id));
+        let addresses = self.objects.addresses.iter();
+        let interfaces = self.interfaces.entries.keys();
+        KernelState {
+            rows: rows.map(|(key, row)| (key, Arc::clone(row))).collect(),
+            cidrs: self.prefixes.clone(),
+            peers: addresses.filter_map(|(at, entry)| Some((*at, entry.class?))).collect(),
+            endpoints: interfaces
+                .filter_map(|ifindex| Some((*ifindex, self.endpoint_plan(*ifindex, false)?)))
+                .collect(),
+        }
+    }
+
+    /// Gives tables the numbers under which the kernel has the same content already. For the
+    /// start: after [`Index::take_plan`], before anything of it is written.
+    ///
+    /// Renames that would give two tables one number are no renames of equal content: then
+    /// nothing is renamed, and the tables keep their own, new numbers.
+    pub fn rename_tables(&mut self, renames: &BTreeMap<TableId, TableId>) {
+        let rename = |id: TableId| renames.get(&id).copied().unwrap_or(id);
+        let numbers: BTreeSet<_> = self.tables.iter().map(|(id, _)| rename(id)).collect();
+        if numbers.len() < self.tables.iter().count() {
+            return;
+        }
+        self.tables.rename(rename);
+        self.atoms.rename_tables(rename);
+        for entry in self.interfaces.entries.values_mut() {
+            if let Some(installed) = &mut entry.installed {
+                installed.table = rename(installed.table);
+            }
+        }
+        for installed in self.dirty.gone.values_mut() {
+            installed.table = rename(installed.table);
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! What is enforced, and what is not and why, for `enforcer status`.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use enforcer_common::abi::{Direction, TableId};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    event::ObjectKey,
+    index::Index,
+    interfaces::{Binding, Entry},
+};
+
+/// An object's name in status.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ObjectName {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+}
+
+impl From<&ObjectKey> for ObjectName {
+    fn from(key: &ObjectKey) -> Self {
+        Self { namespace: key.namespace.to_string(), name: key.name.to_string() }
+    }
+}
+
+/// A local pod's interface.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct EndpointStatus {
+    /// Host-side interface index.
+    pub ifindex: u32,
+    /// Host-side interface name.
+    pub interface: String,
+    /// The pod.
+    pub pod: ObjectName,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Isolated for ingress, for egress.
+    pub isolated: [bool; 2],
+    /// Policies that isolate it, for ingress and for egress.
+    pub isolating: [Vec<ObjectName>; 2],
+    /// Verdict table.
+    pub table: TableId,
+}
+
+/// A policy.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PolicyStatus {
+    /// The object.
+    pub policy: ObjectName,
+    /// Local pods that it selects.
+    pub local_pods: usize,
+    /// What of it is malformed and matches nothing.
+    pub problems: Vec<String>,
+}
+
+/// Why an interface is not a pod's endpoint.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InterfaceState {
+    /// No pod object has any of its addresses.
+    Unbound,
+    /// It cannot be told whose it is: closed.
+    Ambiguous,
+    /// A pod's, and nothing can be enforced on it.
+    Unenforceable,
+}
+
+/// An interface that is not a pod's endpoint.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct InterfaceStatus {
+    /// Host-side interface index.
+    pub ifindex: u32,
+    /// Host-side interface name.
+    pub interface: String,
+    /// Kind as netlink names it.
+    pub kind: String,
+    /// Addresses of its peer, or those that it was armed with.
+    pub addresses: Vec<IpAddr>,
+    /// What it is instead.
+    pub state: InterfaceState,
+    /// Why, for the reader.
+    pub reason: String,
+}
+
+/// How much there is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Counts {
+    /// Pod objects known.
+    pub pods: usize,
+    /// Namespace objects known.
+    pub namespaces: usize,
+    /// Policies known.
+    pub policies: usize,
+    /// Address classes.
+    pub classes: usize,
+    /// Rows in the kernel.
+    pub rows: usize,
+    /// Pod addresses with an entry in the kernel.
+    pub peers: usize,
+    /// Prefixes in the kernel.
+    pub cidrs: usize,
+    /// Verdict tables.
+    pub tables: usize,
+}
+
+/// What [`Index::status`] says.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct IndexStatus {
+    /// The last plan taken.
+    pub revision: u64,
+    /// Local pods' interfaces, by index.
+    pub endpoints: Vec<EndpointStatus>,
+    /// Policies, by namespace and name.
+    pub policies: Vec<PolicyStatus>,
+    /// Interfaces that are no endpoints, by index.
+    pub interfaces: Vec<InterfaceStatus>,
+    /// Sizes.
+    pub counts: Counts,
+}
+
+impl Index {
+    /// The state after the plans taken so far.
+    #[must_use]
+    pub fn status(&self) -> IndexStatus {
+        IndexStatus {
+            revision: self.revision,
+            endpoints: self
+                .interfaces
+                .entries
+                .iter()
+                .filter_map(|(ifindex, entry)| self.endpoint_status(*ifindex, entry))
+                .collect(),
+            policies: self.policy_status(),
+            interfaces: self.interfaces.entries.values().filter_map(interface_status).collect(),
+            counts: self.counts(),
+        }
+    }
+
+    fn endpoint_status(&self, ifindex: u32, entry: &Entry) -> Option<EndpointStatus> {
+        let (Some(installed), Some(named)) = (&entry.installed, &entry.named) else { return None };
+        let isolating = Direction::BOTH
+            .map(|d| named.isolating[d as usize].iter().map(ObjectName::from).collect());
+        Some(EndpointStatus {
+            ifindex,
+            interface: installed.name.to_string(),
+            pod: ObjectName::from(&named.pod.key),
+            addresses: installed.addresses.clone(),
+            isolated: self.tables.get(installed.table)?.isolated(),
+            isolating,
+            table: installed.table,
+        })
+    }
+
+    fn policy_status(&self) -> Vec<PolicyStatus> {
+        let local = || {
+            self.interfaces.entries.values().filter_map(|entry| match &entry.binding {
+                Binding::Bound { pod, .. } => Some(pod),
+                Binding::Waiting | Binding::Closed { .. } | Binding::Unenforceable { .. } => None,
+            })
+        };
+        let policies = self.objects.namespaces.values().flat_map(|n| n.policies.values());
+        let mut list: Vec<_> = policies.collect();
+        list.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        list.into_iter()
+            .map(|policy| {
+                let selected = local().filter(|pod| {
+                    pod.key.namespace == policy.key.namespace
+                        && policy.subject.as_ref().is_some_and(|s| s.matches(&pod.labels))
+                });
+                // A pod with several interfaces is one pod.
+                let pods: BTreeSet<_> = selected.map(|pod| (&pod.key, &pod.uid)).collect();
+                PolicyStatus {
+                    policy: ObjectName::from(&policy.key),
+                    local_pods: pods.len(),
+                    problems: policy.problems.clone(),
+                }
+            })
+            .collect()
+    }
+
+    fn counts(&self) -> Counts {
+        Counts {
+            pods: self.objects.pods,
+            namespaces: self.objects.namespaces.values().filter(|n| n.known).count(),
+            policies: self.objects.policies,
+            classes: self.classes.len(),
+            rows: self.tables.iter().map(|(_, t)| t.rows[0].len() + t.rows[1].len()).sum(),
+            peers: self.objects.addresses.values().filter(|entry| entry.class.is_some()).count(),
+            cidrs: self.prefixes.len(),
+            tables: self.tables.iter().count(),
+        }
+    }
+}
+
+fn interface_status(entry: &Entry) -> Option<InterfaceStatus> {
+    let (state, reason) = match &entry.binding {
+        Binding::Bound { .. } => return None,
+        Binding::Waiting => (InterfaceState::Unbound, "no pod object has any of its addresses"),
+        Binding::Closed { reason, .. } => (InterfaceState::Ambiguous, reason.as_str()),
+        Binding::Unenforceable { reason } => (InterfaceState::Unenforceable, reason.as_str()),
+    };
+    Some(InterfaceStatus {
+        ifindex: entry.interface.ifindex,
+        interface: entry.interface.name.to_string(),
+        kind: entry.interface.kind.to_string(),
+        addresses: entry.deciding.clone(),
+        state,
+        reason: reason.to_owned(),
+    })
+}

@@ -1,0 +1,96 @@
+//! The rule form that everything is compiled to.
+
+use std::sync::Arc;
+
+use enforcer_common::abi::Direction;
+
+use super::{peer::Peer, selector::Selector};
+use crate::cluster::event::{ObjectKey, Protocol};
+
+/// Kind of the policy objects compiled here, as the flows name it.
+pub const KIND: &str = "NetworkPolicy";
+
+/// What a rule does with what it matches.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Action {
+    /// Pass.
+    Allow,
+}
+
+/// Who is at the other end.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Peers {
+    /// Everyone, inside and outside the cluster.
+    Any,
+    /// Who matches at least one. Empty after a malformed peer was left out: nobody.
+    Of(Vec<Arc<Peer>>),
+}
+
+/// Ports on the destination.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Port {
+    /// These numbers, both ends included.
+    Range(u16, u16),
+    /// The number, or numbers, that the destination pod has under this name.
+    Named(Arc<str>),
+}
+
+/// A protocol and ports of it.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct PortMatch {
+    /// Protocol.
+    pub protocol: Protocol,
+    /// Ports of it.
+    pub port: Port,
+}
+
+/// What may be reached.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Ports {
+    /// Every protocol, those without ports too.
+    Any,
+    /// Only these.
+    Of(Vec<PortMatch>),
+}
+
+/// One element of `spec.ingress` or `spec.egress`.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Rule {
+    /// Place in its list, from 0.
+    pub index: u32,
+    /// What it does.
+    pub action: Action,
+    /// For whom.
+    pub peers: Peers,
+    /// For what.
+    pub ports: Ports,
+}
+
+/// A compiled policy object.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Policy {
+    /// Namespace and name.
+    pub key: ObjectKey,
+    /// Pods of its namespace that it is for; `None` if the selector is malformed: no pod.
+    pub subject: Option<Selector>,
+    /// Directions in which those pods take only what a rule allows, by [`Direction`].
+    pub isolates: [bool; 2],
+    /// Rules by [`Direction`]; empty in a direction that is not isolated.
+    pub rules: [Vec<Rule>; 2],
+    /// What of it could not be understood, and matches nothing therefore.
+    pub problems: Vec<String>,
+}
+
+impl Policy {
+    /// Whether it isolates its pods in this direction.
+    #[must_use]
+    pub fn isolates(&self, direction: Direction) -> bool {
+        self.isolates[direction as usize]
+    }
+
+    /// The rules of a direction.
+    #[must_use]
+    pub fn rules(&self, direction: Direction) -> &[Rule] {
+        &self.rules[direction as usize]
+    }
+}

@@ -1,0 +1,136 @@
+//! The command line of `cargo xtask`.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::{
+    check::{self, CheckError},
+    console,
+    daemon::{self, DaemonError, Profile},
+    demo::{self, DemoError},
+    ebpf::{self, EbpfError},
+    setup::{self, SetupError},
+    test::{self, TestError},
+    workspace::Workspace,
+};
+
+/// The project's own tasks.
+#[derive(Debug, Parser)]
+#[command(bin_name = "cargo xtask", max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Find or install what building the kernel half needs; instant the second time.
+    Setup,
+    /// Build the kernel half into target/bpf/enforcer-ebpf.o.
+    BuildEbpf {
+        /// With the kernel-side debug log: development only, it slows every packet down.
+        #[arg(long)]
+        debug_log: bool,
+    },
+    /// Show the product at work in network namespaces of this machine, as root.
+    Demo {
+        /// Leave everything running at the end, to play with.
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Run every test that needs no cluster, as root.
+    Test {
+        /// Test what is shipped: the daemon and the tests optimised.
+        #[arg(long)]
+        release: bool,
+    },
+    /// Check formatting, lints, licences, the sources' layout and the documents.
+    Check,
+}
+
+/// Why a task failed.
+#[derive(Debug, thiserror::Error)]
+enum TaskError {
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    #[error(transparent)]
+    Ebpf(#[from] EbpfError),
+    #[error(transparent)]
+    Daemon(#[from] DaemonError),
+    #[error(transparent)]
+    Demo(#[from] DemoError),
+    #[error(transparent)]
+    Test(#[from] TestError),
+    #[error(transparent)]
+    Check(#[from] CheckError),
+    #[error("the demo makes network namespaces and loads eBPF programs, so run it as root")]
+    DemoNotRoot,
+}
+
+impl Cli {
+    /// Does what the command line says.
+    pub(crate) fn run(self) -> ExitCode {
+        match self.command.run(&Workspace::find()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("error: {error}");
+                let mut cause = std::error::Error::source(&error);
+                while let Some(inner) = cause {
+                    eprintln!("  because: {inner}");
+                    cause = inner.source();
+                }
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+impl Task {
+    fn run(self, workspace: &Workspace) -> Result<(), TaskError> {
+        match self {
+            Self::Setup => {
+                setup::ensure(workspace)?;
+                console::step("set up; next: cargo xtask demo");
+            }
+            Self::BuildEbpf { debug_log } => {
+                ebpf::build(workspace, ebpf::Options { debug_log })?;
+            }
+            Self::Demo { keep } => {
+                // First of all: nobody should wait for builds to learn this.
+                if !setup::is_root() {
+                    return Err(TaskError::DemoNotRoot);
+                }
+                ebpf::build(workspace, ebpf::Options::default())?;
+                let daemon = daemon::build(workspace, Profile::Release)?;
+                demo::run(demo::Options { keep }, &daemon)?;
+            }
+            Self::Test { release } => {
+                let profile = if release { Profile::Release } else { Profile::Dev };
+                test::run(workspace, profile)?;
+            }
+            Self::Check => check::run(workspace)?,
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn unknown_flags_are_refused() {
+        for line in [["xtask", "test", "--cluster"], ["xtask", "demo", "--fast"]] {
+            assert!(Cli::try_parse_from(line).is_err(), "{line:?}");
+        }
+        assert!(Cli::try_parse_from(["xtask", "test", "--release"]).is_ok());
+    }
+}

@@ -1,0 +1,124 @@
+//! `cargo xtask test`: every test that needs no cluster, and one line that sums them up.
+
+mod summary;
+
+use std::{
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    console,
+    daemon::{self, DaemonError, Profile},
+    ebpf::{self, EbpfError},
+    process::{self, ProcessError, Purpose},
+    setup,
+    workspace::Workspace,
+};
+use summary::Counts;
+
+/// Why the tests did not pass.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TestError {
+    /// Network namespaces and eBPF programs need root.
+    #[error(
+        "the end-to-end tests make network namespaces and load eBPF programs, so run `cargo xtask \
+         test` as root"
+    )]
+    NotRoot,
+    /// The kernel half could not be built.
+    #[error(transparent)]
+    Ebpf(#[from] EbpfError),
+    /// The daemon could not be built.
+    #[error(transparent)]
+    Daemon(#[from] DaemonError),
+    /// cargo could not be started.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    /// Some failed.
+    #[error("{0} failed; their names and output are above")]
+    Failed(u64),
+    /// Tests that never run would be taken for tests that pass.
+    #[error("{0} tests were ignored, and a test that does not run must not exist; see above")]
+    Ignored(u64),
+    /// Something is wrong with the way that tests are found.
+    #[error("no test ran; check that the workspace's crates still have theirs")]
+    NoneRan,
+}
+
+/// Builds what the tests need and runs them all.
+pub(crate) fn run(workspace: &Workspace, profile: Profile) -> Result<(), TestError> {
+    // First of all: nobody should wait for builds to learn this.
+    if !setup::is_root() {
+        return Err(TestError::NotRoot);
+    }
+    let started = Instant::now();
+    ebpf::build(workspace, ebpf::Options::default())?;
+    let daemon = daemon::build(workspace, profile)?;
+    let mut counts = Counts::default();
+    console::step("testing what needs no network");
+    let units = ["--package", "enforcer-common", "--package", "enforcer", "--package", "xtask"];
+    counts.add(cargo_test(workspace, profile, &daemon, &units)?);
+    console::step("testing end to end, in network namespaces");
+    counts.add(cargo_test(workspace, profile, &daemon, &["--package", "enforcer-tests"])?);
+    report(&counts, started.elapsed());
+    if counts.failed > 0 {
+        Err(TestError::Failed(counts.failed))
+    } else if counts.ignored > 0 {
+        Err(TestError::Ignored(counts.ignored))
+    } else if counts.passed == 0 {
+        Err(TestError::NoneRan)
+    } else {
+        Ok(())
+    }
+}
+
+fn report(counts: &Counts, elapsed: Duration) {
+    println!("\n{} passed, {} failed", counts.passed, counts.failed);
+    println!("total time: {}", console::seconds(elapsed));
+}
+
+fn cargo_test(
+    workspace: &Workspace,
+    profile: Profile,
+    daemon: &Path,
+    packages: &[&str],
+) -> Result<Counts, TestError> {
+    let mut command = workspace.cargo();
+    command
+        .args(["test", "--no-fail-fast"])
+        .args(packages)
+        .args(profile.arguments())
+        .env("ENFORCER_BIN", daemon);
+    Ok(count(&mut command)?)
+}
+
+/// Runs a test command, passes its output on, and counts.
+fn count(command: &mut Command) -> Result<Counts, ProcessError> {
+    let mut counts = Counts::default();
+    let purpose = Purpose::new("cargo test", "see above");
+    let status = process::each_line(command, &purpose, |line| {
+        println!("{line}");
+        counts.read(line);
+    })?;
+    // A test that takes its whole program down, or one that does not compile, has no summary.
+    if !status.success() && counts.failed == 0 {
+        counts.failed = 1;
+    }
+    Ok(counts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crash_without_a_summary_counts_as_a_failure() {
+        let run = |script: &str| count(Command::new("sh").args(["-c", script])).unwrap();
+        let summary = "echo 'test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured'";
+        assert_eq!(run(summary), Counts { passed: 3, failed: 0, ignored: 0 });
+        let crashed = format!("{summary}; exit 101");
+        assert_eq!(run(&crashed), Counts { passed: 3, failed: 1, ignored: 0 });
+    }
+}
