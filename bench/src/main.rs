@@ -1,6 +1,7 @@
 //! `cargo xtask bench` runs this: benchmarks whose every figure stands beside its baseline, taken
 //! in the same run.
 
+mod latency;
 mod program;
 mod table;
 
@@ -37,6 +38,21 @@ enum Bench {
         #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u16).range(1..=2000))]
         packets: u16,
     },
+    /// From a change in the manifests to the first packet judged by it
+    Latency {
+        /// The agent
+        #[arg(long, value_name = "FILE")]
+        binary: PathBuf,
+        /// Pods that the change does not concern
+        #[arg(long, default_value_t = 1_000)]
+        pods: u32,
+        /// Policies that it does not concern
+        #[arg(long, default_value_t = 300)]
+        policies: u32,
+        /// Changes in each direction
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        changes: u32,
+    },
 }
 
 fn main() -> ExitCode {
@@ -44,6 +60,9 @@ fn main() -> ExitCode {
     let (name, result) = match bench {
         Bench::Program { rounds, packets } => {
             ("program", program::run(program::Size { rounds, packets }))
+        }
+        Bench::Latency { binary, pods, policies, changes } => {
+            ("latency", latency::run(binary, latency::Size { pods, policies, changes }))
         }
     };
     match result {
@@ -78,18 +97,15 @@ fn machine() -> String {
 fn print(name: &str, rows: &[table::Row]) {
     println!("cargo xtask bench {name}   ({})", machine());
     println!();
-    println!("{:<34} {:>9} {:>15}   ratio", "", "median", "quartiles");
+    println!("{:<52} {:>8} {:>14}", rows.first().map_or("", |row| row.unit), "median", "quartiles");
     for row in rows {
         let [low, high] = row.quartiles;
-        let ratio = row
-            .ratio
-            .as_ref()
-            .map_or_else(String::new, |(against, ratio)| format!("{ratio:.2} x {against}"));
-        let quartiles = format!("{low:.0} to {high:.0}");
-        println!("{:<34} {:>9.0} {quartiles:>15}   {ratio}", row.name, row.median);
-    }
-    if let Some(row) = rows.first() {
-        println!("\n{}", row.unit);
+        let digits = if row.median < 50.0 { 1 } else { 0 };
+        let quartiles = format!("{low:.digits$} to {high:.digits$}");
+        println!("{:<52} {:>8.digits$} {quartiles:>14}", row.name, row.median);
+        if let Some((against, ratio)) = &row.ratio {
+            println!("    {ratio:.2} times {against}");
+        }
     }
 }
 

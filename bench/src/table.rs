@@ -7,6 +7,11 @@ use serde::Serialize;
 pub(crate) struct Samples(Vec<f64>);
 
 impl Samples {
+    /// One sample.
+    pub(crate) fn of(sample: f64) -> Self {
+        Self(vec![sample])
+    }
+
     pub(crate) fn push(&mut self, sample: f64) {
         self.0.push(sample);
     }

@@ -303,6 +303,10 @@ fn parse_v6<B: Bytes>(bytes: &B, packet: &mut Packet) -> u8 {
     packet.src = Addr([s0, s1, s2, s3]);
     packet.dst = Addr([d0, d1, d2, d3]);
     packet.addresses = 1;
+    if packet.src.is_v4() || packet.dst.is_v4() {
+        // ::ffff:a.b.c.d is no address on the wire, and here it would be the IPv4 one's.
+        return Reason::InvalidHeader as u8;
+    }
     packet.hop_limit = second[3];
     packet.end = ETH_LEN + total;
     let mut next = second[2];
@@ -445,7 +449,7 @@ pub struct Quoted {
 }
 
 /// Reads the packet that the ICMP error `packet` quotes. `false` if it does not name a flow: too
-/// short, a later fragment, or another family.
+/// short, a later fragment, or another family (an IPv4 address in IPv6 form, too).
 #[inline(never)]
 pub fn parse_quoted<B: Bytes>(bytes: &B, packet: &Packet, quoted: &mut Quoted) -> bool {
     let at = packet.l4 + 8;
@@ -473,6 +477,10 @@ pub fn parse_quoted<B: Bytes>(bytes: &B, packet: &Packet, quoted: &mut Quoted) -
         }
         quoted.src = Addr([s0, s1, s2, s3]);
         quoted.dst = Addr([d0, d1, d2, d3]);
+        if quoted.src.is_v4() || quoted.dst.is_v4() {
+            // As in `parse_v6`: it would name a flow of the other family.
+            return false;
+        }
         // One fragment header is followed: a fragmented datagram's error is the common case.
         let mut next = second.to_ne_bytes()[2];
         let mut offset = at + 40;

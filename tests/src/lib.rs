@@ -1,1 +1,35 @@
 //! A laboratory of network namespaces: pods, a node and the outside, with real sockets.
+//!
+//! A [`Lab`] is one node: a network namespace in which the agent runs, pods as further namespaces
+//! behind veth pairs, and everything else in a namespace called *outside*. Nothing here knows the
+//! agent's code: [`Agent`] starts the real binary and talks to it by its command line, so that the
+//! tests hold users' contract and nothing else.
+
+pub mod agent;
+mod cleanup;
+pub mod connection;
+mod echo;
+mod error;
+mod ip;
+pub mod lab;
+pub mod manifests;
+mod netns;
+pub mod packet;
+mod plan;
+pub mod probe;
+pub mod scenario;
+mod sockets;
+pub mod spec;
+pub mod wire;
+pub mod world;
+
+pub use agent::{Agent, AgentOptions};
+pub use cleanup::{clean_up_on_signals, stop_requested, wait_for_signal};
+pub use connection::{Connection, Heartbeat};
+pub use error::LabError;
+pub use lab::{Lab, Mode};
+pub use manifests::Manifests;
+pub use netns::Netns;
+pub use probe::{Outcome, Place, Probe, Protocol};
+pub use spec::PodSpec;
+pub use world::World;

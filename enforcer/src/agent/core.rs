@@ -303,7 +303,7 @@ impl Core {
             match self.kernel.reattach(ifindex, &name) {
                 Ok(()) => warn!(%name, "our programs had been displaced and are attached again"),
                 Err(error) => {
-                    warn!(%name, error = error_chain(&error), "our programs are displaced")
+                    warn!(%name, error = error_chain(&error), "our programs are displaced");
                 }
             }
         }

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use aya::maps::MapError;
 use enforcer_common::{
-    abi::{CT_ESTABLISHED, CT_FROM_NODE, CT_FROM_POD, CtEntry, CtKey4, CtKey6, rule},
+    abi::{CT_ESTABLISHED, CT_FROM_NODE, CT_FROM_POD, CT_HAIRPIN, CtEntry, CtKey4, CtKey6, rule},
     conntrack::{ACK, FIN, SEEN, SYN, established},
     verdict::proto::TCP,
 };
@@ -61,10 +61,7 @@ fn entry(view: &PodFlow, flow: &KernelFlow, seed: &Seed<'_>, now: u64) -> Option
         Some(state) if state <= TCP_LAST_ACK => (SEEN | SYN | ACK | FIN, SEEN | SYN | ACK),
         Some(_) => return None,
     };
-    let mut flags = if view.from_pod { CT_FROM_POD } else { 0 };
-    if !view.from_pod && seed.node.contains(&flow.orig.source) {
-        flags |= CT_FROM_NODE;
-    }
+    let mut flags = origin(view, flow, seed.node);
     if established(view.proto, seen_origin, seen_reply) {
         flags |= CT_ESTABLISHED;
     }
@@ -81,6 +78,21 @@ fn entry(view: &PodFlow, flow: &KernelFlow, seed: &Seed<'_>, now: u64) -> Option
         _pad: 0,
         hidden_slot: 0,
     })
+}
+
+/// Who opened the flow, as `CT_…` bits. The original source tells the node and the pod itself
+/// apart from whoever else is behind the node's address: both are allowed whatever policy says.
+fn origin(view: &PodFlow, flow: &KernelFlow, node: &BTreeSet<IpAddr>) -> u8 {
+    let source = flow.orig.source;
+    if view.from_pod {
+        CT_FROM_POD
+    } else if source == view.local {
+        CT_HAIRPIN
+    } else if source.is_loopback() || node.contains(&source) {
+        CT_FROM_NODE
+    } else {
+        0
+    }
 }
 
 fn insert(maps: &mut Maps, view: &PodFlow, ifindex: u32, entry: CtEntry) -> Result<(), MapError> {

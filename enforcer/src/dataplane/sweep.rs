@@ -73,8 +73,8 @@ impl Kernel {
             live.contains(&ifindex) && !expired(proto, entry, now)
         };
         let before = self.state_counts();
-        let four = sweep_map(&mut self.maps.ct4, &mut counts, &keep);
-        let six = sweep_map(&mut self.maps.ct6, &mut counts, &keep);
+        let four = sweep_map(&mut self.maps.ct4, &mut counts, keep);
+        let six = sweep_map(&mut self.maps.ct6, &mut counts, keep);
         for (slot, (half, established)) in before {
             let (real_half, real_established) = u16::try_from(slot)
                 .ok()
@@ -149,6 +149,13 @@ fn sweep_map<K: Key>(
         }
     }
     for key in gone {
+        // A packet may have revived it since it was read, or a new flow taken its place.
+        let revived =
+            map.get(&key, 0).is_ok_and(|entry| keep((key.proto(), key.ifindex()), &entry));
+        if revived {
+            swept.live += 1;
+            continue;
+        }
         if map.remove(&key).is_ok() {
             swept.deleted += 1;
         }
@@ -165,6 +172,6 @@ pub(super) fn purge(maps: &mut Maps, interfaces: &[u32], slots: &BTreeSet<u32>) 
         !interfaces.contains(&ifindex) && !hidden
     };
     let mut unused = Counts::new();
-    sweep_map(&mut maps.ct4, &mut unused, &stays);
-    sweep_map(&mut maps.ct6, &mut unused, &stays);
+    sweep_map(&mut maps.ct4, &mut unused, stays);
+    sweep_map(&mut maps.ct6, &mut unused, stays);
 }

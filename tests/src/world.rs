@@ -1,0 +1,225 @@
+//! A laboratory with an agent and its manifests, as most tests want it.
+
+use std::{
+    collections::BTreeSet,
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    Agent, AgentOptions, Connection, Lab, LabError, Manifests, Mode, Outcome, Place, PodSpec,
+    Probe, scenario::pod_file, spec::namespace_manifest,
+};
+
+/// A node with pods, the manifests that describe them, and the agent.
+///
+/// What takes a result here panics if the laboratory itself fails: that ends the test, and says why.
+#[derive(Debug)]
+pub struct World {
+    /// Dropped first: the agent needs the node's namespace.
+    pub agent: Agent,
+    /// What the agent reads.
+    pub manifests: Manifests,
+    /// The namespaces.
+    pub lab: Lab,
+}
+
+/// Gives the value, or ends the test with the whole chain of causes.
+///
+/// # Panics
+/// If it is an error.
+#[track_caller]
+pub fn must<T>(result: Result<T, LabError>) -> T {
+    match result {
+        Ok(value) => value,
+        Err(error) => panic!("{}", error.chain()),
+    }
+}
+
+impl World {
+    /// Pods with their manifests and those of their namespaces, policies, and a ready agent.
+    ///
+    /// # Panics
+    /// If any of it cannot be made.
+    #[must_use]
+    #[track_caller]
+    pub fn new(mode: Mode, pods: &[PodSpec], policies: &str) -> Self {
+        Self::with(mode, pods, policies, AgentOptions::default())
+    }
+
+    /// The same with an agent that is started in this way.
+    ///
+    /// # Panics
+    /// If any of it cannot be made.
+    #[must_use]
+    #[track_caller]
+    pub fn with(mode: Mode, pods: &[PodSpec], policies: &str, options: AgentOptions) -> Self {
+        let mut lab = must(Lab::new(mode));
+        let manifests = must(Manifests::new(lab.dir()));
+        must(lab.add_pods(pods));
+        let namespaces: BTreeSet<&str> = pods.iter().map(PodSpec::namespace).collect();
+        for namespace in namespaces {
+            must(
+                manifests
+                    .write(&format!("namespace-{namespace}.yaml"), &namespace_manifest(namespace)),
+            );
+        }
+        for pod in pods {
+            must(manifests.write(&pod_file(&pod.name), &pod.manifest()));
+        }
+        must(manifests.write("policies.yaml", policies));
+        let agent = must(Agent::start(&lab, &manifests, options));
+        Self { agent, manifests, lab }
+    }
+
+    /// Replaces a pod's manifest by this one's.
+    ///
+    /// # Panics
+    /// If it cannot be written.
+    #[track_caller]
+    pub fn describe(&self, pod: &PodSpec) {
+        must(self.manifests.write(&pod_file(&pod.name), &pod.manifest()));
+    }
+
+    /// Removes a pod's manifest.
+    ///
+    /// # Panics
+    /// If it cannot be removed.
+    #[track_caller]
+    pub fn forget(&self, pod: &str) {
+        must(self.manifests.remove(&pod_file(pod)));
+    }
+
+    /// Replaces all policies.
+    ///
+    /// # Panics
+    /// If they cannot be written.
+    #[track_caller]
+    pub fn policies(&self, yaml: &str) {
+        must(self.manifests.write("policies.yaml", yaml));
+    }
+
+    /// Waits until everything that was written is in force.
+    ///
+    /// # Panics
+    /// If it does not come into force.
+    #[track_caller]
+    pub fn settle(&self) {
+        must(self.agent.wait());
+    }
+
+    /// Fails unless the probes have these outcomes; names all that do not.
+    ///
+    /// # Panics
+    /// If one does not.
+    #[track_caller]
+    pub fn expect(&self, probes: &[(Probe, bool)]) {
+        let all: Vec<Probe> =
+            probes.iter().map(|(probe, open)| probe.clone().expecting(*open)).collect();
+        let outcomes = must(self.lab.probe(&all));
+        let wrong: Vec<String> = probes
+            .iter()
+            .zip(&outcomes)
+            .filter(|((_, open), outcome)| outcome.is_open() != *open || is_refusal(outcome))
+            .map(|((probe, open), outcome)| {
+                format!("{probe}: {outcome}, expected {}", if *open { "open" } else { "no answer" })
+            })
+            .collect();
+        assert!(wrong.is_empty(), "{}:\n{}", self.lab.mode().name(), wrong.join("\n"));
+    }
+
+    /// Fails unless the probe is open.
+    ///
+    /// # Panics
+    /// If it is not.
+    #[track_caller]
+    pub fn open(&self, probe: Probe) {
+        self.expect(&[(probe, true)]);
+    }
+
+    /// Fails unless the probe gets no answer.
+    ///
+    /// # Panics
+    /// If it gets one.
+    #[track_caller]
+    pub fn closed(&self, probe: Probe) {
+        self.expect(&[(probe, false)]);
+    }
+
+    /// Opens a connection between pods that policy must allow.
+    ///
+    /// # Panics
+    /// If it is not answered.
+    #[must_use]
+    #[track_caller]
+    pub fn connect(&self, from: &str, to: &str, port: u16) -> Connection {
+        let connection = must(self.lab.connect(&Place::pod(from), &Place::pod(to), port, false));
+        let mut connection = connection.unwrap_or_else(|| panic!("{from} -> {to}: no answer"));
+        assert!(connection.echo(Duration::from_secs(1)), "{from} -> {to}: connected, no echo");
+        connection
+    }
+
+    /// Fires a short probe again and again until it is open; how long that took.
+    ///
+    /// # Panics
+    /// If it is not open in time.
+    #[must_use]
+    #[track_caller]
+    pub fn time_until_open(&self, probe: &Probe, patience: Duration) -> Duration {
+        let mut probe = probe.clone();
+        probe.patience = Duration::from_millis(20);
+        let start = Instant::now();
+        while start.elapsed() < patience {
+            if must(self.lab.probe_one(&probe)).is_open() {
+                return start.elapsed();
+            }
+        }
+        panic!("{probe}: not open after {} ms", patience.as_millis());
+    }
+
+    /// Runs the work while probes run in a loop that must never have another outcome than this; at
+    /// least one round is run before, and one after it. The result of the work, and the rounds.
+    ///
+    /// # Panics
+    /// If a probe has another outcome.
+    #[track_caller]
+    pub fn while_closed<T>(
+        &mut self,
+        probes: &[Probe],
+        work: impl FnOnce(&mut Agent, &Manifests) -> T,
+    ) -> (T, u32) {
+        let Self { agent, manifests, lab } = self;
+        let lab = &*lab;
+        let done = std::sync::atomic::AtomicBool::new(false);
+        let begun = std::sync::atomic::AtomicBool::new(false);
+        let order = std::sync::atomic::Ordering::SeqCst;
+        thread::scope(|scope| {
+            let watcher = scope.spawn(|| {
+                let mut rounds = 0;
+                loop {
+                    let last = done.load(order);
+                    for (probe, outcome) in probes.iter().zip(must(lab.probe(probes))) {
+                        assert!(!outcome.is_open(), "{probe} was open in round {rounds}");
+                    }
+                    rounds += 1;
+                    begun.store(true, order);
+                    if last {
+                        return rounds;
+                    }
+                }
+            });
+            while !begun.load(order) && !watcher.is_finished() {
+                thread::sleep(Duration::from_millis(5));
+            }
+            let result = work(agent, manifests);
+            done.store(true, order);
+            let rounds = watcher.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            (result, rounds)
+        })
+    }
+}
+
+/// Policy drops; a refusal has come from elsewhere and would prove nothing.
+fn is_refusal(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Refused(_))
+}
