@@ -81,6 +81,15 @@ pub(crate) fn ensure(workspace: &Workspace) -> Result<Toolchain, SetupError> {
 fn compiler_and_llvm() -> Result<(Compiler, Llvm), SetupError> {
     let mut candidates = compiler::find_all();
     if candidates.is_empty() {
+        if !is_root() {
+            // All that will be needed at once, and the way that needs no root.
+            return Err(SetupError::Missing {
+                missing: "no Rust compiler with the source of its core library was found, and \
+                          only root can install packages"
+                    .to_owned(),
+                remedy: compiler::REMEDY.to_owned(),
+            });
+        }
         apt::install_latest(
             &compiler::PACKAGES,
             "no Rust compiler with the source of its core library was found",
