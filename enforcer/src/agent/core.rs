@@ -13,6 +13,7 @@ use std::{
 use enforcer_common::abi::Event as KernelEvent;
 use tracing::{debug, info, warn};
 
+use super::bypass::Bypass;
 use crate::{
     cluster::{
         Index, IndexConfig,
@@ -20,8 +21,8 @@ use crate::{
         plan::Plan,
     },
     dataplane::{
-        DataplaneError, Kernel, RingMaps,
-        netlink::{DiscoveryEvent, conntrack},
+        self, DataplaneError, Kernel, RingMaps,
+        netlink::{DiscoveryEvent, conntrack, links::Links},
     },
     error_chain,
     flow::{decode, directory::Directory, event::enrich, ring::FlowRing},
@@ -59,6 +60,7 @@ pub(super) struct Core {
     undecodable: u64,
     /// When our programs were put back, in the last minute, by interface.
     displaced: HashMap<u32, Vec<Instant>>,
+    bypass: Bypass,
 }
 
 impl Core {
@@ -91,6 +93,7 @@ impl Core {
             failures: Vec::new(),
             undecodable: 0,
             displaced: HashMap::new(),
+            bypass: Bypass::default(),
         }
     }
 
@@ -284,6 +287,32 @@ impl Core {
         let swept = self.kernel.sweep();
         debug!(live = swept.live, deleted = swept.deleted, "aged conntrack");
         self.put_back(Instant::now());
+        self.look_for_bypass();
+    }
+
+    fn look_for_bypass(&mut self) {
+        let links = match Links::open().and_then(|mut links| links.dump()) {
+            Ok(links) => links,
+            Err(error) => {
+                warn!(%error, "the interfaces' packet counters cannot be read");
+                return;
+            }
+        };
+        let kernel = &self.kernel;
+        let armed =
+            links.iter().filter(|link| kernel.is_attached(link.ifindex)).filter_map(|link| {
+                Some((link.ifindex, link.rx_packets, kernel.last_egress(link.ifindex)?))
+            });
+        self.bypass.look(dataplane::monotonic(), armed);
+        for ifindex in self.bypass.found() {
+            warn!(ifindex, "the pod's packets go round our program: another one redirects them");
+        }
+    }
+
+    /// Interfaces whose packets go round our programs.
+    pub(super) fn bypassed(&self) -> Vec<Arc<str>> {
+        let names = self.bypass.found().iter().filter_map(|ifindex| self.interfaces.get(ifindex));
+        names.map(|(name, _)| Arc::clone(name)).collect()
     }
 
     /// Attaches again where another hand displaced our programs, but does not fight over a hook.

@@ -104,11 +104,7 @@ impl Objects {
 
     /// Stores a pod (`None`: it is gone) and its claims. Returns the one before, and the one now;
     /// nothing if nothing changed.
-    pub(super) fn set_pod(
-        &mut self,
-        key: &ObjectKey,
-        pod: Option<Pod>,
-    ) -> Option<BeforeAndNow> {
+    pub(super) fn set_pod(&mut self, key: &ObjectKey, pod: Option<Pod>) -> Option<BeforeAndNow> {
         if pod.is_none() && !self.namespaces.contains_key(&key.namespace) {
             return None;
         }
