@@ -27,9 +27,9 @@ fn class(state: &KernelState, address: IpAddr) -> ClassId {
     if let Some(class) = state.peers.get(&address) {
         return *class;
     }
-    let longest = (0..=IpNet::from(address).max_prefix_len()).rev().find_map(|length| {
-        state.cidrs.get(&IpNet::new(address, length).unwrap().trunc()).copied()
-    });
+    let longest = (0..=IpNet::from(address).max_prefix_len())
+        .rev()
+        .find_map(|length| state.cidrs.get(&IpNet::new(address, length).unwrap().trunc()).copied());
     longest.unwrap_or(0)
 }
 
@@ -62,7 +62,11 @@ pub(super) enum Stage {
 }
 
 /// Applies a plan in its order, and shows the state after every store.
-pub(super) fn apply(state: &mut KernelState, plan: &Plan, mut seen: impl FnMut(Stage, &KernelState)) {
+pub(super) fn apply(
+    state: &mut KernelState,
+    plan: &Plan,
+    mut seen: impl FnMut(Stage, &KernelState),
+) {
     for (key, row) in &plan.rows_added {
         assert!(state.rows.insert(*key, row.clone()).is_none(), "a row in force is overwritten");
         assert_eq!(row.first().map(|interval| interval.start), Some(0), "a row begins at 0");

@@ -16,7 +16,7 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 
 use super::{
     Index, IndexConfig,
-    event::{Event, Interface, Labels, Namespace, NamedPort, ObjectKey, Pod, Protocol},
+    event::{Event, Interface, Labels, NamedPort, Namespace, ObjectKey, Pod, Protocol},
     plan::Plan,
 };
 

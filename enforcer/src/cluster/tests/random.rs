@@ -90,13 +90,14 @@ pub(super) fn namespace(place: usize) -> impl Strategy<Value = Namespace> {
 fn selector() -> impl Strategy<Value = LabelSelector> {
     let values = prop::collection::vec(select(vec!["1".to_owned(), "2".to_owned()]), 1..3);
     let operator = select(vec!["In", "NotIn", "Exists", "DoesNotExist"]);
-    let expression = (select(vec!["x", "y"]), operator, values).prop_map(|(key, operator, values)| {
-        LabelSelectorRequirement {
-            key: key.to_owned(),
-            operator: operator.to_owned(),
-            values: operator.ends_with("In").then_some(values),
-        }
-    });
+    let expression =
+        (select(vec!["x", "y"]), operator, values).prop_map(|(key, operator, values)| {
+            LabelSelectorRequirement {
+                key: key.to_owned(),
+                operator: operator.to_owned(),
+                values: operator.ends_with("In").then_some(values),
+            }
+        });
     let expressions = prop::collection::vec(expression, 1..3);
     prop_oneof![
         2 => Just(LabelSelector::default()),
@@ -154,7 +155,8 @@ fn port() -> impl Strategy<Value = NetworkPolicyPort> {
 pub(super) fn policy(place: usize) -> impl Strategy<Value = NetworkPolicy> {
     let peers = || option::weighted(0.8, prop::collection::vec(peer(), 0..3));
     let ports = || option::weighted(0.6, prop::collection::vec(port(), 0..3));
-    let ingress = (peers(), ports()).prop_map(|(from, ports)| NetworkPolicyIngressRule { from, ports });
+    let ingress =
+        (peers(), ports()).prop_map(|(from, ports)| NetworkPolicyIngressRule { from, ports });
     let egress = (peers(), ports()).prop_map(|(to, ports)| NetworkPolicyEgressRule { to, ports });
     let types = Union::new([
         Just(None).boxed(),

@@ -216,15 +216,20 @@ fn check_plan(state: &mut KernelState, plan: &Plan, probes: &[Probe], single: bo
     let before = state.clone();
     let mut after = before.clone();
     kernel::apply(&mut after, plan, |_, _| {});
-    let pairs: Vec<_> =
-        probes.iter().map(|probe| (probe, verdict(&before, probe), verdict(&after, probe))).collect();
+    let pairs: Vec<_> = probes
+        .iter()
+        .map(|probe| (probe, verdict(&before, probe), verdict(&after, probe)))
+        .collect();
     for (probe, old, new) in &pairs {
         let rejudged = |set: &&_| {
             let crate::cluster::plan::EndpointPlan { ifindex, rejudge, .. } = set;
             *ifindex == probe.ifindex && *rejudge
         };
         if (*old, *new) == (Some(true), Some(false)) {
-            assert!(plan.endpoints_set.iter().any(|e| rejudged(&e)), "{probe:?} is not judged anew");
+            assert!(
+                plan.endpoints_set.iter().any(|e| rejudged(&e)),
+                "{probe:?} is not judged anew"
+            );
         }
     }
     kernel::apply(state, plan, |stage, now| {
