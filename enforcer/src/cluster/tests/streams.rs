@@ -334,7 +334,7 @@ fn stream() -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
     fn every_event_leaves_what_the_api_says_and_no_store_is_wrong(steps in stream()) {

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::{
-    apply_pod, apply_policy, apply_veth, drain, index, kernel::meaning, key, named_port, namespace,
-    pod, policy,
+    address, apply_pod, apply_policy, apply_veth, drain, index,
+    kernel::{self, Probe, meaning, verdict},
+    key, named_port, namespace, pod, policy,
 };
 use crate::cluster::{
     Index, IndexConfig,
@@ -229,4 +230,64 @@ fn a_list_deletes_what_it_does_not_name() {
     assert_eq!((counts.pods, counts.namespaces, counts.policies), (0, 0, 0));
     assert_eq!(index.snapshot().endpoints[&7].isolated, [false, false]);
     assert!(index.objects.namespaces.is_empty() && index.objects.addresses.is_empty());
+}
+
+#[test]
+fn a_loss_beside_a_wider_policy_is_still_a_loss() {
+    let mut index = cluster();
+    // In one plan the client leaves the rule's selector and the policy takes one rule more.
+    apply_pod(&mut index, pod("a/client", "app=none", "10.0.0.2"));
+    let wider = "podSelector: {}, ingress: [{from: [{podSelector: {matchLabels: {app: client}}}]}, \
+                 {from: [{podSelector: {matchLabels: {app: other}}}]}]";
+    assert!(rejudges(&mut index, policy_event("a/p", wider)));
+}
+
+#[test]
+fn what_is_taken_up_again_before_it_is_forgotten_stays() {
+    let mut index = cluster();
+    let before = index.snapshot();
+    index.apply(Event::PolicyDeleted(key("a", "p")));
+    index.take_plan();
+    apply_policy(&mut index, policy("a/p", CLIENTS));
+    let plan = index.take_plan();
+    assert!(plan.peers_set.is_empty() && plan.peers_removed.is_empty());
+    assert!(!plan.names.iter().any(|name| matches!(name, NameChange::RuleGone(_))));
+    assert!(index.take_plan().is_empty());
+    assert_eq!(meaning(&before), meaning(&index.snapshot()));
+}
+
+#[test]
+fn a_prefix_on_its_way_out_says_what_is_around_it() {
+    let from =
+        |cidr| format!("podSelector: {{}}, ingress: [{{from: [{{ipBlock: {{cidr: {cidr}}}}}]}}]");
+    let mut index = cluster();
+    index.apply(policy_event("a/p", &from("10.9.0.0/16")));
+    drain(&mut index);
+    index.apply(policy_event("a/p", "podSelector: {}, ingress: [{}]"));
+    index.take_plan();
+    // The narrow block goes in the plan that brings the wide one.
+    index.apply(policy_event("a/p", &from("10.0.0.0/8")));
+    let mut state = index.snapshot();
+    let plan = index.take_plan();
+    assert_eq!(plan.cidrs_removed, ["10.9.0.0/16".parse().unwrap()]);
+    let probe = Probe {
+        ifindex: 7,
+        direction: enforcer_common::abi::Direction::Ingress,
+        other: address("10.9.1.1"),
+        protocol: 6,
+        port: 80,
+    };
+    kernel::apply(&mut state, &plan, |stage, now| {
+        assert_eq!(verdict(now, &probe), Some(true), "{stage:?}");
+    });
+}
+
+#[test]
+fn a_row_like_the_fallback_is_not_written() {
+    let mut index = cluster();
+    let rows = |index: &Index| index.snapshot().rows.len();
+    assert_eq!(rows(&index), 2, "the fallback, and the clients'");
+    apply_policy(&mut index, policy("a/a", "podSelector: {}, ingress: [{}]"));
+    drain(&mut index);
+    assert_eq!(rows(&index), 1, "the first rule decides for everyone");
 }
