@@ -103,10 +103,13 @@ pub(super) fn apply(
     }
 }
 
+/// What an endpoint's word says, and its table's rows by direction and class.
+type EndpointMeaning = (EndpointPlan, Vec<(u32, ClassId, String)>);
+
 /// The state without table numbers: what each endpoint's table says.
 #[derive(Debug, PartialEq)]
 pub(super) struct Meaning {
-    pub(super) endpoints: BTreeMap<u32, (EndpointPlan, Vec<(u32, ClassId, String)>)>,
+    pub(super) endpoints: BTreeMap<u32, EndpointMeaning>,
     cidrs: BTreeMap<IpNet, ClassId>,
     peers: BTreeMap<IpAddr, ClassId>,
 }

@@ -26,12 +26,12 @@ use crate::cluster::{
 
 const POLICIES: usize = 5;
 
-/// What happens.
+/// What happens, by place.
 #[derive(Clone, Debug)]
 enum Step {
     Pod(usize, Option<Pod>),
     Namespace(usize, Option<Namespace>),
-    Policy(usize, Option<NetworkPolicy>),
+    Policy(usize, Box<Option<NetworkPolicy>>),
     Interface(usize, bool),
     /// Several changes of pods and policies that arrive as one list.
     List(Vec<(usize, Option<Pod>)>, Vec<(usize, Option<NetworkPolicy>)>),
@@ -51,7 +51,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         5 => pod().prop_map(|(at, pod)| Step::Pod(at, pod)),
         2 => change(NAMESPACES.len(), random::namespace).prop_map(|(at, n)| Step::Namespace(at, n)),
-        6 => policy().prop_map(|(at, policy)| Step::Policy(at, policy)),
+        6 => policy().prop_map(|(at, policy)| Step::Policy(at, Box::new(policy))),
         3 => (0..PODS, prop::bool::weighted(0.8)).prop_map(|(at, is)| Step::Interface(at, is)),
         1 => list.prop_map(|(pods, policies)| Step::List(pods, policies)),
     ]
@@ -91,8 +91,8 @@ impl Cluster {
                 })
             }
             Step::Policy(at, policy) => {
-                let old = set(&mut self.policies, *at, policy.as_ref());
-                match policy {
+                let old = set(&mut self.policies, *at, Option::as_ref(policy));
+                match &**policy {
                     Some(policy) => Some(Event::PolicyApplied(Box::new(policy.clone()))),
                     None => old.map(|old| Event::PolicyDeleted(crate::policy::compile::key(&old))),
                 }
