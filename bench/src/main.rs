@@ -81,9 +81,10 @@ fn print(name: &str, rows: &[table::Row]) {
     println!("{:<34} {:>9} {:>15}   ratio", "", "median", "quartiles");
     for row in rows {
         let [low, high] = row.quartiles;
-        let ratio = row.ratio.as_ref().map_or_else(String::new, |(against, ratio)| {
-            format!("{ratio:.2} x {against}")
-        });
+        let ratio = row
+            .ratio
+            .as_ref()
+            .map_or_else(String::new, |(against, ratio)| format!("{ratio:.2} x {against}"));
         let quartiles = format!("{low:.0} to {high:.0}");
         println!("{:<34} {:>9.0} {quartiles:>15}   {ratio}", row.name, row.median);
     }
@@ -93,7 +94,8 @@ fn print(name: &str, rows: &[table::Row]) {
 }
 
 fn keep(out: &PathBuf, name: &str, rows: &[table::Row]) -> Result<(), BenchError> {
-    let failed = |source: Box<dyn std::error::Error>| BenchError { what: "keep the result", source };
+    let failed =
+        |source: Box<dyn std::error::Error>| BenchError { what: "keep the result", source };
     fs::create_dir_all(out).map_err(|e| failed(e.into()))?;
     let json = serde_json::json!({ "bench": name, "machine": machine(), "rows": rows });
     let text = serde_json::to_string_pretty(&json).map_err(|e| failed(e.into()))?;

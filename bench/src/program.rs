@@ -14,11 +14,12 @@ use enforcer::{
     cluster::plan::{EndpointPlan, Plan},
     dataplane::{AttachMode, Kernel, KernelConfig, RingMaps},
 };
-use enforcer_common::abi::{
-    ACTION_ALLOW, Direction, Interval, RowKey, rule,
-};
+use enforcer_common::abi::{ACTION_ALLOW, Direction, Interval, RowKey, rule};
 
-use crate::{BenchError, table::{Row, Samples}};
+use crate::{
+    BenchError,
+    table::{Row, Samples},
+};
 
 static BASELINE: &[u8] = aya::include_bytes_aligned!(env!("ENFORCER_BASELINE_OBJECT_PATH"));
 
@@ -137,10 +138,7 @@ impl Bench {
         let after = Interval { start: (1 << 16) + 81, ..deny };
         let key = |class| RowKey { class, table: 1, direction: Direction::Ingress as u32 };
         let applied = self.kernel.apply(&Plan {
-            rows_added: vec![
-                (key(0), [deny].into()),
-                (key(CLASS), [deny, allow, after].into()),
-            ],
+            rows_added: vec![(key(0), [deny].into()), (key(CLASS), [deny, allow, after].into())],
             peers_set: vec![(IpAddr::from(FRIEND), CLASS)],
             endpoints_set: vec![EndpointPlan {
                 ifindex: 1,

@@ -79,9 +79,7 @@ pub const fn timeout(proto: u8, entry: &CtEntry) -> u64 {
                 3_600 * SECOND
             } else if (origin | reply) & RST != 0 {
                 SHORTEST
-            } else if origin & reply & FIN != 0 {
-                120 * SECOND
-            } else if !established(proto, origin, reply) {
+            } else if origin & reply & FIN != 0 || !established(proto, origin, reply) {
                 120 * SECOND
             } else if (origin | reply) & FIN != 0 {
                 // Half-closed connections may stream for as long as they like, but not idle.
@@ -123,12 +121,17 @@ pub const fn expired(proto: u8, entry: &CtEntry, now: u64) -> bool {
 /// of its own, to be judged by its own direction.
 ///
 /// From the opener it is a retransmission until the old connection is closing. From the other
-/// side it is a simultaneous open (RFC 9293, 3.5) only until the opener has acknowledged
-/// anything; later it must not ride on the old verdict.
+/// side it is a simultaneous open (RFC 9293, 3.5) only while both have sent nothing but a SYN.
+/// Later it must not ride on the old verdict, and never on an entry whose opener was not seen to
+/// open it (picked up in the middle): the pod would open with it what only the other side may.
 #[must_use]
 #[inline(always)]
 pub const fn reopens(origin: u8, reply: u8, from_origin: bool) -> bool {
-    if from_origin { (origin | reply) & (FIN | RST) != 0 } else { origin & ACK != 0 }
+    if from_origin {
+        (origin | reply) & (FIN | RST) != 0
+    } else {
+        origin != SEEN | SYN || reply & !(SEEN | SYN) != 0
+    }
 }
 
 #[cfg(test)]
@@ -189,6 +192,11 @@ mod tests {
     fn a_syn_from_the_other_side_rides_on_a_flow_only_while_it_opens() {
         let syn_sent = observe(0, tcp::SYN);
         assert!(!reopens(syn_sent, 0, false), "simultaneous open");
+        assert!(!reopens(syn_sent, SEEN | SYN, false), "its retransmission");
+        assert!(reopens(syn_sent, SEEN | RST | ACK, false), "refused before");
+        assert!(reopens(syn_sent, SEEN | SYN | ACK, false), "answered before");
+        assert!(reopens(0, SEEN | ACK, false), "picked up: its opener was never seen");
+        assert!(reopens(0, SEEN, false), "picked up without a flag");
         let acked = observe(syn_sent, tcp::ACK);
         assert!(reopens(acked, SEEN | SYN | ACK, false));
         assert!(!reopens(acked, SEEN, true), "retransmission");

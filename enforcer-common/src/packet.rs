@@ -14,7 +14,7 @@ use crate::{
 /// Where packet bytes come from. Offsets count from the Ethernet header.
 pub trait Bytes {
     /// Length of the whole frame, bytes.
-    fn len(&self) -> u32;
+    fn frame_len(&self) -> u32;
     /// `N` bytes at `offset`, if the frame has them.
     fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]>;
     /// `N` words at `offset`, in the order of their bytes, if the frame has them.
@@ -227,7 +227,7 @@ fn parse_v4<B: Bytes>(bytes: &B, packet: &mut Packet) -> u8 {
     };
     let (first, second) = (first.to_ne_bytes(), second.to_ne_bytes());
     let third = third.to_ne_bytes();
-    let available = bytes.len() - ETH_LEN;
+    let available = bytes.frame_len() - ETH_LEN;
     let header = ((first[0] & 0x0f) as u32) * 4;
     if first[0] >> 4 != 4 || header < 20 {
         return Reason::InvalidHeader as u8;
@@ -268,7 +268,7 @@ fn fragment_bounds(packet: &mut Packet, start: u32, len: u32, more: bool) -> Opt
     packet.fragment_end = start + len;
     // All but the last carry a multiple of eight bytes, none is empty, and none ends beyond the
     // largest datagram (RFC 791, 3.2; RFC 8200, 4.5).
-    if len == 0 || start + len > MAX_IP_LEN || (more && len % 8 != 0) {
+    if len == 0 || start + len > MAX_IP_LEN || (more && !len.is_multiple_of(8)) {
         return Some(Reason::BadFragment as u8);
     }
     packet.fragment = if start == 0 { FRAG_FIRST } else { FRAG_LATER };
@@ -286,7 +286,7 @@ fn parse_v6<B: Bytes>(bytes: &B, packet: &mut Packet) -> u8 {
         return Reason::InvalidHeader as u8;
     };
     let (first, second) = (first.to_ne_bytes(), second.to_ne_bytes());
-    let available = bytes.len() - ETH_LEN;
+    let available = bytes.frame_len() - ETH_LEN;
     packet.v6 = 1;
     if first[0] >> 4 != 6 {
         return Reason::InvalidHeader as u8;
@@ -303,6 +303,10 @@ fn parse_v6<B: Bytes>(bytes: &B, packet: &mut Packet) -> u8 {
     packet.src = Addr([s0, s1, s2, s3]);
     packet.dst = Addr([d0, d1, d2, d3]);
     packet.addresses = 1;
+    if packet.src.is_v4() || packet.dst.is_v4() {
+        // ::ffff:a.b.c.d is no address on the wire, and here it would be the IPv4 one's.
+        return Reason::InvalidHeader as u8;
+    }
     packet.hop_limit = second[3];
     packet.end = ETH_LEN + total;
     let mut next = second[2];
@@ -445,7 +449,7 @@ pub struct Quoted {
 }
 
 /// Reads the packet that the ICMP error `packet` quotes. `false` if it does not name a flow: too
-/// short, a later fragment, or another family.
+/// short, a later fragment, or another family (an IPv4 address in IPv6 form, too).
 #[inline(never)]
 pub fn parse_quoted<B: Bytes>(bytes: &B, packet: &Packet, quoted: &mut Quoted) -> bool {
     let at = packet.l4 + 8;
@@ -473,6 +477,10 @@ pub fn parse_quoted<B: Bytes>(bytes: &B, packet: &Packet, quoted: &mut Quoted) -
         }
         quoted.src = Addr([s0, s1, s2, s3]);
         quoted.dst = Addr([d0, d1, d2, d3]);
+        if quoted.src.is_v4() || quoted.dst.is_v4() {
+            // As in `parse_v6`: it would name a flow of the other family.
+            return false;
+        }
         // One fragment header is followed: a fragmented datagram's error is the common case.
         let mut next = second.to_ne_bytes()[2];
         let mut offset = at + 40;

@@ -131,7 +131,7 @@ fn emit(ring: &RingBuf, lane: u32, skb: Skb, state: &State, header: &Header) {
         ifindex: state.ifindex,
         rule: header.rule,
         generation: PolicyWord(state.word).generation(),
-        len: skb.len(),
+        len: skb.frame_len(),
         src_port: if icmp { u16::from(packet.icmp_type) } else { packet.src_port },
         dst_port: if icmp { u16::from(packet.icmp_code) } else { packet.dst_port },
         slot: state.slot as u16,

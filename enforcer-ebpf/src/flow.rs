@@ -17,7 +17,7 @@ use enforcer_common::{
 use crate::{
     event, fragment,
     hook::{self, DROP, PASS},
-    judge::{Flow, judge_flow, judge_packet, judge_reverse},
+    judge::{Flow, from_node, judge_flow, judge_packet, judge_reverse},
     maps::{CT4, CT6, ENDPOINT_STATE},
     skb::Skb,
     state::{Judged, State},
@@ -196,7 +196,7 @@ pub(crate) extern "C" fn known(skb: *mut __sk_buff, state: *const State) -> i32 
     {
         return REOPEN;
     }
-    if !state.egress() && !rides(Skb::new(skb), state.slot, e.flags) {
+    if !state.egress() && !rides(Skb::new(skb), state, e) {
         // The tuple is the node's or the pod's own, and this packet is neither's.
         return STATELESS;
     }
@@ -216,16 +216,24 @@ pub(crate) extern "C" fn known(skb: *mut __sk_buff, state: *const State) -> i32 
     advance(skb, state, e, from_origin)
 }
 
-/// Whether an ingress packet may ride on an entry with these flags.
+/// Whether an ingress packet may ride on an entry: on the node's only the node's, on a pod's own
+/// only the pod's, on that of a pod behind the node's address only that pod's (the node may give
+/// the port to another pod's connection).
 #[inline(always)]
-fn rides(skb: Skb, slot: u32, flags: u8) -> bool {
+fn rides(skb: Skb, state: &State, entry: &CtEntry) -> bool {
+    let flags = entry.flags;
     if flags & CT_FROM_POD != 0 {
         return true;
     }
     if flags & CT_FROM_NODE != 0 {
-        return skb.ingress_ifindex() == 0;
+        return from_node(skb, state);
     }
-    flags & CT_HAIRPIN == 0 || skb.tc_index() == slot
+    if flags & CT_HAIRPIN != 0 {
+        return skb.tc_index() == state.slot;
+    }
+    flags & CT_MASQUERADED == 0
+        || entry.hidden_slot == 0
+        || skb.tc_index() == u32::from(entry.hidden_slot)
 }
 
 /// Writes down what the packet says about its flow, and passes it, unless the flow would become
@@ -240,6 +248,7 @@ fn advance(skb: *mut __sk_buff, state: &State, e: &mut CtEntry, from_origin: boo
         if let (Some(counts), Some(endpoint)) = (counts(state.slot), hook::at(state.slot)) {
             if counts.established >= i64::from(endpoint.quota_established)
                 && state.isolated_at_all()
+                && e.flags & CT_FROM_NODE == 0
             {
                 return event::tell(Skb::new(skb), state, Reason::ConntrackFull);
             }
@@ -273,7 +282,14 @@ pub(crate) extern "C" fn stateless(skb: *mut __sk_buff, state: *const State) -> 
         return DROP;
     };
     let judged = Judged(judge_packet(skb, state));
+    alone(skb, state, judged)
+}
+
+/// The end of a packet that is judged and leaves no entry. Its later fragments follow it.
+#[inline(always)]
+fn alone(skb: *mut __sk_buff, state: &State, judged: Judged) -> i32 {
     if judged.allows() {
+        fragment::first(state);
         return event::quiet(state, judged);
     }
     event::verdict(skb, state, judged.0, 0)
@@ -293,6 +309,10 @@ pub(crate) extern "C" fn open(skb: *mut __sk_buff, state: *const State, mode: u3
     let egress = state.egress();
     let mut from_pod = egress;
     let mut flags = judged.flags();
+    if packet.is_echo_reply() {
+        // Only a request opens an echo flow: the entry would pass the requests that it answers.
+        return alone(skb, state, judged);
+    }
     if packet.proto == TCP && !packet.is_tcp_open() && !judged.is(Reason::Hairpin) {
         // In the middle of a connection that is not known: who opened it cannot be told, so it
         // may leave an entry only if policy allows it whoever did.
@@ -301,10 +321,7 @@ pub(crate) extern "C" fn open(skb: *mut __sk_buff, state: *const State, mode: u3
             && judged.is(Reason::PolicyDenied)
             && hook::at(state.slot).is_some_and(|endpoint| state.now < endpoint.pickup_until);
         if packet.tcp_flags & tcp::RST != 0 || !other.allows() || (!judged.allows() && !picked_up) {
-            if judged.allows() {
-                return event::quiet(state, judged);
-            }
-            return event::verdict(skb, state, judged.0, 0);
+            return alone(skb, state, judged);
         }
         if picked_up {
             judged = Judged::new(Reason::Pickup, other.rule()).flagged(other.flags(), 0);
@@ -345,7 +362,8 @@ fn record(state: &State, entry: &CtEntry, mode: u32) -> bool {
     let (Some(counts), Some(endpoint)) = (counts(state.slot), hook::at(state.slot)) else {
         return false;
     };
-    if counts.half >= i64::from(endpoint.quota_half) {
+    // The quota is against peers; the node always comes in, whatever they do.
+    if counts.half >= i64::from(endpoint.quota_half) && entry.flags & CT_FROM_NODE == 0 {
         return false;
     }
     let mut replaced = 0;

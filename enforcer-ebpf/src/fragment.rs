@@ -63,8 +63,9 @@ pub(crate) extern "C" fn later(skb: *mut __sk_buff, state: *const State) -> i32 
             let entry = unsafe { *entry };
             if state.packet.fragment_start < entry.first_end {
                 Reason::BadFragment
-            } else if entry.generation != state.policy().generation()
-                || state.now.saturating_sub(entry.seen) > LIFETIME
+            } else if state.isolated()
+                && (entry.generation != state.policy().generation()
+                    || state.now.saturating_sub(entry.seen) > LIFETIME)
             {
                 Reason::FragmentNoFirst
             } else {

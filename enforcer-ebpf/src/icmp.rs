@@ -12,6 +12,7 @@ use enforcer_common::{
 use crate::{
     event,
     flow::{self, Tuple},
+    fragment,
     hook::{self, DROP},
     judge::{Flow, judge_flow},
     skb::Skb,
@@ -28,6 +29,7 @@ pub(crate) extern "C" fn judge_icmp(skb: *mut __sk_buff, state: *const State) ->
     };
     let bytes = Skb::new(skb);
     if state.packet.is_icmp_error() && related(skb, state) != 0 {
+        fragment::first(state);
         return event::settle(state, Reason::Related);
     }
     if state.packet.v6 != 0

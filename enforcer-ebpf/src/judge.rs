@@ -6,6 +6,7 @@ use enforcer_common::{
         Addr, CT_FROM_NODE, CT_FROM_POD, CT_HAIRPIN, CT_MASQUERADED, CT_UNKNOWN_ORIGIN, CtEntry,
         Direction, EP_ADDR4, EP_ADDR6, rule,
     },
+    packet::FRAG_NONE,
     reason::Reason,
     verdict::port_key,
 };
@@ -25,6 +26,19 @@ const EGRESS: u32 = Direction::Egress as u32;
 #[inline(always)]
 fn is_node(addr: &Addr) -> bool {
     NODE_ADDRS.get_ptr(addr).is_some()
+}
+
+/// Whether the pod's own node made the packet: it has no interface that it came in by, and no mark
+/// of a pod.
+///
+/// A fragment of IPv6 proves nothing: where the node reassembles and fragments again, the kernel
+/// does not carry the interface over (`ip6_copy_metadata` in `net/ipv6/ip6_output.c`; IPv4's
+/// `ip_copy_metadata` does), so that a remote sender's fragments look like the node's.
+#[inline(always)]
+pub(crate) fn from_node(skb: Skb, state: &State) -> bool {
+    skb.ingress_ifindex() == 0
+        && skb.tc_index() == 0
+        && (state.packet.v6 == 0 || state.packet.fragment == FRAG_NONE)
 }
 
 /// Judges a packet that no entry speaks for, by its own direction: a [`Judged`].
@@ -51,20 +65,28 @@ pub(crate) extern "C" fn judge_packet(skb: *mut __sk_buff, state: *const State) 
         }
         return look_up(&raw const query);
     }
-    let sender = skb.tc_index();
-    if sender == state.slot {
-        return hairpin;
-    }
-    // The node's own packets, and nothing else, have no interface that they came in by.
-    if skb.ingress_ifindex() == 0 {
+    if from_node(skb, state) {
         return Judged::new(Reason::FromNode, rule::FROM_NODE).flagged(CT_FROM_NODE, 0).0;
     }
+    let sender = skb.tc_index();
     if hook::owns(state.slot, &query.remote) {
+        if sender == state.slot {
+            return hairpin;
+        }
         // The pod's own address as source, and the pod did not send it.
         return Judged::new(Reason::SpoofedSource, rule::NONE).0;
     }
-    if !state.isolated() || !is_node(&query.remote) {
+    if sender != state.slot && !state.isolated() {
         return look_up(&raw const query);
+    }
+    if !is_node(&query.remote) {
+        return look_up(&raw const query);
+    }
+    if sender == state.slot {
+        // Only translation on this node brings a pod's packet back to it, with the pod's address
+        // or the node's. Any other source with this mark was marked on another node: the mark
+        // survives where nodes share a kernel.
+        return hairpin;
     }
     // A node address that came in by an interface is masqueraded or forged. The mark of the
     // sender's hook names a local pod; for anything else only ipBlock can match.
@@ -197,8 +219,11 @@ pub(crate) extern "C" fn judge_flow(flow: *const Flow) -> u64 {
     if flow.flags & CT_UNKNOWN_ORIGIN == 0 || !Judged(judged).allows() {
         return judged;
     }
-    // Whoever opened it must be allowed to have done so.
+    // Whoever opened it must be allowed to have done so; the node always is.
     query.key = if from_pod { into } else { out };
     query.direction ^= 1;
+    if query.direction == INGRESS && is_node(&query.remote) {
+        return judged;
+    }
     look_up(&raw const query)
 }

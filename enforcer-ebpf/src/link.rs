@@ -3,7 +3,7 @@
 use aya_ebpf::bindings::__sk_buff;
 use enforcer_common::{
     abi::{Addr, EP_ADDR4},
-    packet::{FRAG_NONE, PARSED_ARP, icmp, is_unspecified, parse_arp},
+    packet::{FRAG_NONE, PARSED_ARP, icmp, is_link_local, is_unspecified, parse_arp},
     reason::Reason,
     verdict::proto::{ICMPV6, UDP},
 };
@@ -29,10 +29,20 @@ pub(crate) extern "C" fn not_ip(skb: *mut __sk_buff, state: *const State, parsed
     if state.isolated() {
         return event::verdict(skb, state, u64::from(parsed & 0xff) << 32, 0);
     }
-    if state.egress() && state.packet.addresses != 0 && !hook::owns(state.slot, &state.packet.src) {
+    if state.egress() && state.packet.addresses != 0 && !own_source(state) {
         return event::tell(Skb::new(skb), state, Reason::SpoofedSource);
     }
     event::quiet(state, Judged::new(Reason::PassedUnparsed, 0))
+}
+
+/// Whether the source of an unreadable packet is the pod's, in the packet's own family.
+#[inline(always)]
+fn own_source(state: &State) -> bool {
+    let (v6, src) = (state.packet.v6 != 0, &state.packet.src);
+    if v6 && is_link_local(src) {
+        return true;
+    }
+    v6 != src.is_v4() && hook::owns(state.slot, src)
 }
 
 /// ARP: every pod needs it; a pod may speak only for its own address (or for none, RFC 5227).

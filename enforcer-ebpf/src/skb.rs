@@ -61,7 +61,7 @@ impl Skb {
 
 impl Bytes for Skb {
     #[inline(always)]
-    fn len(&self) -> u32 {
+    fn frame_len(&self) -> u32 {
         // SAFETY: as for the other fields.
         unsafe { (*self.0).len }
     }

@@ -5,11 +5,7 @@ use std::{io, process::ExitCode};
 use clap::Parser as _;
 use enforcer::{
     agent::{run, uninstall},
-    cli::{
-        AgentArgs, Cli, Command,
-        args::LogFormat,
-        observe, status,
-    },
+    cli::{AgentArgs, Cli, Command, args::LogFormat, observe, status},
     error_chain,
 };
 use tracing_subscriber::EnvFilter;

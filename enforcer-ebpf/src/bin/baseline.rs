@@ -39,7 +39,7 @@ impl Skb {
 
 impl Bytes for Skb {
     #[inline(always)]
-    fn len(&self) -> u32 {
+    fn frame_len(&self) -> u32 {
         // SAFETY: the kernel passed the context, and the verifier checks the offset.
         unsafe { (*self.0).len }
     }

@@ -23,8 +23,8 @@ use crate::{
         DataplaneError, Kernel, RingMaps,
         netlink::{DiscoveryEvent, conntrack},
     },
-    flow::{decode, directory::Directory, event::enrich, ring::FlowRing},
     error_chain,
+    flow::{decode, directory::Directory, event::enrich, ring::FlowRing},
     source::{
         manifests::{Ignored, ManifestSource, SourceUpdate},
         problem::Problem,
@@ -302,7 +302,9 @@ impl Core {
             times.push(now);
             match self.kernel.reattach(ifindex, &name) {
                 Ok(()) => warn!(%name, "our programs had been displaced and are attached again"),
-                Err(error) => warn!(%name, error = error_chain(&error), "our programs are displaced"),
+                Err(error) => {
+                    warn!(%name, error = error_chain(&error), "our programs are displaced");
+                }
             }
         }
     }

@@ -99,10 +99,7 @@ fn report(core: &Core, about: &About) -> StatusReport {
             .iter()
             // One that no pod object claims is nobody's to enforce on.
             .filter(|one| one.state != InterfaceState::Unbound)
-            .map(|one| NotEnforced {
-                interface: one.interface.clone(),
-                reason: one.reason.clone(),
-            })
+            .map(|one| NotEnforced { interface: one.interface.clone(), reason: one.reason.clone() })
             .chain(core.contested().into_iter().map(|interface| NotEnforced {
                 interface: interface.to_string(),
                 reason: "another program keeps displacing ours from the hook".to_owned(),
@@ -190,11 +187,7 @@ fn maps(core: &Core) -> Vec<MapReport> {
         report(abi::MAP_PEERS, status.counts.peers, 262_144),
         report("CIDRS", status.counts.cidrs, 65_536),
         report(abi::MAP_ROWS, status.counts.rows, 524_288),
-        report(
-            abi::MAP_INTERVALS,
-            core.kernel.intervals_used() as usize,
-            abi::INTERVAL_SLOTS,
-        ),
+        report(abi::MAP_INTERVALS, core.kernel.intervals_used() as usize, abi::INTERVAL_SLOTS),
         report("CT (half-open)", flows.half, core.kernel.conntrack_entries()),
         report("CT (established)", flows.established, core.kernel.conntrack_entries()),
     ]
@@ -207,8 +200,10 @@ fn counters(core: &Core) -> Vec<CounterReport> {
     let mut report = Vec::new();
     for reason in Reason::ALL {
         for (direction, word) in [(Direction::Ingress, "ingress"), (Direction::Egress, "egress")] {
-            let packets =
-                counters.get(counter_index(*reason as u8, direction) as usize).copied().unwrap_or(0);
+            let packets = counters
+                .get(counter_index(*reason as u8, direction) as usize)
+                .copied()
+                .unwrap_or(0);
             if packets > 0 {
                 report.push(CounterReport {
                     reason: reason.name().to_owned(),

@@ -32,7 +32,9 @@ pub enum UninstallError {
         source: io::Error,
     },
     /// The kernel still runs our programs.
-    #[error("the programs are still attached {seconds} s after their pins went; look at `bpftool net`")]
+    #[error(
+        "the programs are still attached {seconds} s after their pins went; look at `bpftool net`"
+    )]
     StillAttached {
         /// How long it was waited.
         seconds: u64,
@@ -71,10 +73,8 @@ pub fn uninstall(args: &UninstallArgs) -> Result<(), UninstallError> {
 
 fn in_runtime(run_dir: &Path) -> Result<(), UninstallError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|source| UninstallError::Delete {
-        path: run_dir.to_owned(),
-        source,
-    })?;
+    let runtime =
+        runtime.map_err(|source| UninstallError::Delete { path: run_dir.to_owned(), source })?;
     let _guard = runtime.enter();
     drop(Server::bind(run_dir)?);
     Ok(())

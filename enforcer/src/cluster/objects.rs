@@ -65,6 +65,9 @@ pub(super) struct Objects {
     pub(super) policies: usize,
 }
 
+/// A pod before a change and after it.
+type BeforeAndNow = (Option<Arc<Pod>>, Option<Arc<Pod>>);
+
 impl Objects {
     fn namespace(&mut self, name: &Arc<str>) -> &mut Namespace {
         self.namespaces.entry(Arc::clone(name)).or_insert_with(|| Namespace {
@@ -105,7 +108,7 @@ impl Objects {
         &mut self,
         key: &ObjectKey,
         pod: Option<Pod>,
-    ) -> Option<(Option<Arc<Pod>>, Option<Arc<Pod>>)> {
+    ) -> Option<BeforeAndNow> {
         if pod.is_none() && !self.namespaces.contains_key(&key.namespace) {
             return None;
         }

@@ -33,6 +33,18 @@ pub(super) struct Quotas {
     pub(super) established: u32,
 }
 
+/// What a new endpoint is armed with.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct New<'a> {
+    pub(super) ifindex: u32,
+    pub(super) interface: &'a str,
+    pub(super) word: PolicyWord,
+    pub(super) addresses: &'a [IpAddr],
+    pub(super) quotas: Quotas,
+    /// See `abi::Endpoint::pickup_until`.
+    pub(super) pickup_until: u64,
+}
+
 /// All armed endpoints of this node.
 #[derive(Debug, Default)]
 pub(super) struct Endpoints {
@@ -94,16 +106,8 @@ impl Endpoints {
 
     /// Writes the record of a new endpoint: everything, then the interface index that makes the
     /// programs see it.
-    pub(super) fn arm(
-        &mut self,
-        maps: &mut Maps,
-        ifindex: u32,
-        interface: &str,
-        word: PolicyWord,
-        addresses: &[IpAddr],
-        quotas: Quotas,
-        pickup_until: u64,
-    ) -> Result<u32, DataplaneError> {
+    pub(super) fn arm(&mut self, maps: &mut Maps, new: &New<'_>) -> Result<u32, DataplaneError> {
+        let New { ifindex, interface, word, addresses, quotas, pickup_until } = *new;
         let slot = self
             .take(maps, ifindex)?
             .ok_or_else(|| DataplaneError::Slots { interface: interface.to_owned() })?;

@@ -1,7 +1,7 @@
 //! The kernel's state as the agent writes it: one owner of maps, endpoints and attachments.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
     path::PathBuf,
     sync::Arc,
@@ -19,12 +19,13 @@ use ipnet::IpNet;
 use super::{
     AttachMode, DataplaneError,
     attach::{self, Attachment, Place},
-    endpoints::{Endpoints, Quotas},
+    endpoints::{Endpoints, New, Quotas},
     intervals::{Allocator, Placement},
     maps::{self, Maps, RingMaps, addr, failed},
     netlink::{conntrack::KernelFlow, rcu},
     object::{self, PinPaths},
-    seed, sys,
+    seed::{self, Seed},
+    sys,
 };
 use crate::cluster::plan::{EndpointPlan, Plan};
 
@@ -62,7 +63,28 @@ struct Pending {
     rows: BTreeMap<RowKey, Arc<[Interval]>>,
     cidrs: BTreeMap<IpNet, ClassId>,
     peers: BTreeMap<IpAddr, ClassId>,
+    /// Addresses whose class must go, and is there still.
+    stale_peers: BTreeSet<IpAddr>,
     endpoints: BTreeMap<u32, EndpointPlan>,
+}
+
+impl Pending {
+    fn is_empty(&self) -> bool {
+        let Self { rows, cidrs, peers, stale_peers, endpoints } = self;
+        rows.is_empty()
+            && cidrs.is_empty()
+            && peers.is_empty()
+            && stale_peers.is_empty()
+            && endpoints.is_empty()
+    }
+
+    /// Whether what is missing could let something through at a pod with this table: one of its
+    /// rows, a prefix that may be an exception, or a class that is there still.
+    fn locks(&self, table: u32) -> bool {
+        !self.cidrs.is_empty()
+            || !self.stale_peers.is_empty()
+            || self.rows.keys().any(|key| key.table == table)
+    }
 }
 
 /// Maps, endpoints and attachments.
@@ -234,6 +256,9 @@ impl Kernel {
         for key in rows_removed {
             self.pending.rows.remove(key);
         }
+        for net in cidrs_removed {
+            self.pending.cidrs.remove(net);
+        }
         for (key, row) in rows_added {
             if let Err(error) = self.add_row(*key, row) {
                 applied.failures.push(chain(&error));
@@ -249,23 +274,26 @@ impl Kernel {
         }
         for ip in peers_removed {
             self.pending.peers.remove(ip);
-            if let Err(error) = absent_is_fine(self.maps.peers.remove(&addr(*ip))) {
-                applied.failures.push(chain(&failed("delete from", MAP_PEERS, error)));
-            }
+            self.remove_peer(*ip, &mut applied);
         }
         for endpoint in endpoints_set {
             self.set_endpoint(endpoint, &mut applied);
         }
         self.remove_endpoints(endpoints_removed, &mut applied);
+        // A table that could not be written whole may be in nobody's use any more.
+        self.unlock();
         if cidrs_removed.is_empty() && rows_removed.is_empty() {
             return applied;
         }
         rcu::grace_period();
         for net in cidrs_removed {
-            self.pending.cidrs.remove(net);
             if let Err(error) = absent_is_fine(self.maps.remove_cidr(*net)) {
                 applied.failures.push(chain(&failed("delete from", MAP_CIDRS4, error)));
             }
+        }
+        if !cidrs_removed.is_empty() && !rows_removed.is_empty() {
+            // A program that found a prefix before it went may be about to read its class's row.
+            rcu::grace_period();
         }
         for key in rows_removed {
             if let Err(error) = self.remove_row(*key) {
@@ -278,10 +306,8 @@ impl Kernel {
     /// Tries again what could not be written.
     pub fn retry(&mut self) -> Applied {
         let mut applied = Applied::default();
-        let Pending { rows, cidrs, peers, endpoints } = std::mem::take(&mut self.pending);
-        if rows.is_empty() && cidrs.is_empty() && peers.is_empty() && endpoints.is_empty() {
-            return applied;
-        }
+        let Pending { rows, cidrs, peers, stale_peers, endpoints } =
+            std::mem::take(&mut self.pending);
         for (key, row) in rows {
             if let Err(error) = self.add_row(key, &row) {
                 applied.failures.push(chain(&error));
@@ -294,28 +320,34 @@ impl Kernel {
         for (ip, class) in peers {
             self.set_peer(ip, class, &mut applied);
         }
+        for ip in stale_peers {
+            self.remove_peer(ip, &mut applied);
+        }
         for endpoint in endpoints.values() {
             self.set_endpoint(endpoint, &mut applied);
         }
-        let incomplete: HashSet<u32> = self.pending.rows.keys().map(|key| key.table).collect();
+        self.unlock();
+        applied
+    }
+
+    /// Opens the endpoints again that were locked for something that is no longer missing.
+    fn unlock(&mut self) {
         let locked: Vec<u32> = self
             .endpoints
             .by_ifindex
             .iter()
-            .filter(|(_, armed)| armed.locked && !incomplete.contains(&armed.word.table()))
+            .filter(|(_, armed)| armed.locked && !self.pending.locks(armed.word.table()))
             .map(|(ifindex, _)| *ifindex)
             .collect();
         for ifindex in locked {
             self.endpoints.lock(&self.maps, ifindex, false);
         }
-        applied
     }
 
     /// Whether something waits for [`Self::retry`].
     #[must_use]
     pub fn incomplete(&self) -> bool {
-        let Pending { rows, cidrs, peers, endpoints } = &self.pending;
-        !(rows.is_empty() && cidrs.is_empty() && peers.is_empty() && endpoints.is_empty())
+        !self.pending.is_empty()
     }
 
     fn add_row(&mut self, key: RowKey, row: &Arc<[Interval]>) -> Result<(), DataplaneError> {
@@ -346,6 +378,8 @@ impl Kernel {
             return Err(failed("write to", MAP_ROWS, error));
         }
         if let Some(old) = self.rows.insert(key, Arc::clone(row)) {
+            // A program may be reading it; the next row could be written over it.
+            rcu::grace_period();
             self.intervals.give_back(&old);
         }
         Ok(())
@@ -374,15 +408,23 @@ impl Kernel {
 
     fn set_peer(&mut self, ip: IpAddr, class: ClassId, applied: &mut Applied) {
         self.pending.peers.remove(&ip);
+        self.pending.stale_peers.remove(&ip);
         if let Err(error) = self.maps.peers.insert(addr(ip), class, 0) {
             applied.failures.push(chain(&failed("write to", MAP_PEERS, error)));
             self.pending.peers.insert(ip, class);
             // Its old class may allow too much; without one it is judged by prefix only, which
             // allows less.
-            if let Err(error) = absent_is_fine(self.maps.peers.remove(&addr(ip))) {
-                applied.failures.push(chain(&failed("delete from", MAP_PEERS, error)));
-                self.lock_all();
-            }
+            self.remove_peer(ip, applied);
+        }
+    }
+
+    /// Takes an address's class away; while that fails, everything that it could open is closed.
+    fn remove_peer(&mut self, ip: IpAddr, applied: &mut Applied) {
+        self.pending.stale_peers.remove(&ip);
+        if let Err(error) = absent_is_fine(self.maps.peers.remove(&addr(ip))) {
+            applied.failures.push(chain(&failed("delete from", MAP_PEERS, error)));
+            self.pending.stale_peers.insert(ip);
+            self.lock_all();
         }
     }
 
@@ -418,20 +460,18 @@ impl Kernel {
         } else {
             self.arm(*ifindex, interface, word, addresses)
         };
-        let attached = result.and_then(|()| self.attach(*ifindex, interface));
-        match attached {
-            Ok(new) => {
-                if new {
-                    applied.armed.push((*ifindex, Arc::clone(interface)));
-                }
-                if self.pending.rows.keys().any(|key| key.table == *table) {
-                    self.endpoints.lock(&self.maps, *ifindex, true);
-                }
-            }
-            Err(error) => {
-                applied.failures.push(chain(&error));
-                self.pending.endpoints.insert(*ifindex, plan.clone());
-            }
+        if self.pending.locks(*table) {
+            self.endpoints.lock(&self.maps, *ifindex, true);
+        }
+        // Attached in any case: without a record, or with half of one, the programs close the
+        // interface, which without them would be open.
+        let attached = self.attach(*ifindex, interface);
+        if result.is_ok() && matches!(attached, Ok(true)) {
+            applied.armed.push((*ifindex, Arc::clone(interface)));
+        }
+        for error in [result.err(), attached.err()].into_iter().flatten() {
+            applied.failures.push(chain(&error));
+            self.pending.endpoints.insert(*ifindex, plan.clone());
         }
     }
 
@@ -442,11 +482,15 @@ impl Kernel {
         word: PolicyWord,
         addresses: &[IpAddr],
     ) -> Result<(), DataplaneError> {
-        let pickup = self.arrival.as_ref().map_or(0, |arrival| arrival.pickup_until);
+        let pickup_until = self.arrival.as_ref().map_or(0, |arrival| arrival.pickup_until);
         let (maps, quotas) = (&mut self.maps, self.quotas);
-        let slot = self.endpoints.arm(maps, ifindex, interface, word, addresses, quotas, pickup)?;
+        let new = New { ifindex, interface, word, addresses, quotas, pickup_until };
+        let slot = self.endpoints.arm(maps, &new)?;
         if let Some(arrival) = &self.arrival {
-            seed::seed(maps, &arrival.flows, addresses, ifindex, slot, word.generation())
+            let node = &self.node_addresses;
+            let generation = word.generation();
+            let seed = Seed { addresses, ifindex, slot, generation, node };
+            seed::seed(maps, &arrival.flows, &seed)
                 .map_err(|error| failed("write to", MAP_CT4, error))?;
         }
         Ok(())

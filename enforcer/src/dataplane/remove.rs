@@ -93,11 +93,7 @@ fn links() -> Result<Vec<Link>, DataplaneError> {
 
 /// What is in a folder; nothing if there is none.
 fn entries(folder: &Path) -> Result<Vec<PathBuf>, DataplaneError> {
-    let failed = |source| DataplaneError::Io {
-        operation: "list",
-        path: folder.to_owned(),
-        source,
-    };
+    let failed = |source| DataplaneError::Io { operation: "list", path: folder.to_owned(), source };
     match fs::read_dir(folder) {
         Ok(entries) => {
             entries.map(|entry| entry.map(|entry| entry.path()).map_err(failed)).collect()

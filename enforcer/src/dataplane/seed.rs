@@ -1,11 +1,11 @@
 //! Connections that were there before the agent, taken from the node's own conntrack.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use aya::maps::MapError;
 use enforcer_common::{
-    abi::{CT_ESTABLISHED, CT_FROM_POD, CtEntry, CtKey4, CtKey6, rule},
-    conntrack::{ACK, SEEN, SYN},
+    abi::{CT_ESTABLISHED, CT_FROM_NODE, CT_FROM_POD, CT_HAIRPIN, CtEntry, CtKey4, CtKey6, rule},
+    conntrack::{ACK, FIN, SEEN, SYN, established},
     verdict::proto::TCP,
 };
 
@@ -15,46 +15,83 @@ use super::{
     sys,
 };
 
+/// An endpoint to seed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seed<'a> {
+    pub(super) addresses: &'a [IpAddr],
+    pub(super) ifindex: u32,
+    pub(super) slot: u32,
+    pub(super) generation: u32,
+    /// The node's own addresses.
+    pub(super) node: &'a BTreeSet<IpAddr>,
+}
+
 /// Writes the flows that the node knows of a pod's addresses.
 ///
 /// They are judged by policy at their next packet: the generation they carry is one that the
 /// endpoint does not have.
-pub(super) fn seed(
-    maps: &mut Maps,
-    flows: &[KernelFlow],
-    addresses: &[IpAddr],
-    ifindex: u32,
-    slot: u32,
-    generation: u32,
-) -> Result<(), MapError> {
+pub(super) fn seed(maps: &mut Maps, flows: &[KernelFlow], seed: &Seed<'_>) -> Result<(), MapError> {
     let now = sys::monotonic();
-    for address in addresses {
-        for flow in flows {
+    // Zones are other networks with the same addresses.
+    for flow in flows.iter().filter(|flow| flow.zone == 0) {
+        for address in seed.addresses {
             for view in pod_views(flow, *address) {
-                let entry = entry(&view, flow, now, slot, generation);
-                insert(maps, &view, ifindex, entry)?;
+                if let Some(entry) = entry(&view, flow, seed, now) {
+                    insert(maps, &view, seed.ifindex, entry)?;
+                }
             }
         }
     }
     Ok(())
 }
 
-fn entry(view: &PodFlow, flow: &KernelFlow, now: u64, slot: u32, generation: u32) -> CtEntry {
-    let tcp = view.proto == TCP;
-    let opened = if tcp { SEEN | SYN | ACK } else { SEEN };
-    CtEntry {
+/// `enum tcp_conntrack` (`include/uapi/linux/netfilter/nf_conntrack_tcp.h`).
+const TCP_ESTABLISHED: u8 = 3;
+const TCP_LAST_ACK: u8 = 6;
+
+/// The entry of a flow; `None` for a connection that is over.
+fn entry(view: &PodFlow, flow: &KernelFlow, seed: &Seed<'_>, now: u64) -> Option<CtEntry> {
+    let (seen_origin, seen_reply) = match flow.tcp_state.filter(|_| view.proto == TCP) {
+        None => (SEEN, if flow.seen_reply { SEEN } else { 0 }),
+        Some(state) if state < TCP_ESTABLISHED => {
+            (SEEN | SYN, if flow.seen_reply { SEEN | SYN | ACK } else { 0 })
+        }
+        Some(TCP_ESTABLISHED) => (SEEN | SYN | ACK, SEEN | SYN | ACK),
+        // One side has closed, which one is not told: half-closed is as good as either.
+        Some(state) if state <= TCP_LAST_ACK => (SEEN | SYN | ACK | FIN, SEEN | SYN | ACK),
+        Some(_) => return None,
+    };
+    let mut flags = origin(view, flow, seed.node);
+    if established(view.proto, seen_origin, seen_reply) {
+        flags |= CT_ESTABLISHED;
+    }
+    Some(CtEntry {
         last_seen: now,
         created: now,
-        generation: generation.wrapping_sub(1),
+        generation: seed.generation.wrapping_sub(1),
         rule: rule::NONE,
-        slot: u16::try_from(slot).unwrap_or(0),
+        slot: u16::try_from(seed.slot).unwrap_or(0),
         // Counted by the next sweep.
-        flags: if view.from_pod { CT_FROM_POD } else { 0 }
-            | if flow.seen_reply { CT_ESTABLISHED } else { 0 },
-        seen_origin: opened,
-        seen_reply: if flow.seen_reply { opened } else { 0 },
+        flags,
+        seen_origin,
+        seen_reply,
         _pad: 0,
         hidden_slot: 0,
+    })
+}
+
+/// Who opened the flow, as `CT_…` bits. The original source tells the node and the pod itself
+/// apart from whoever else is behind the node's address: both are allowed whatever policy says.
+fn origin(view: &PodFlow, flow: &KernelFlow, node: &BTreeSet<IpAddr>) -> u8 {
+    let source = flow.orig.source;
+    if view.from_pod {
+        CT_FROM_POD
+    } else if source == view.local {
+        CT_HAIRPIN
+    } else if source.is_loopback() || node.contains(&source) {
+        CT_FROM_NODE
+    } else {
+        0
     }
 }
 

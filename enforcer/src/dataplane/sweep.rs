@@ -37,6 +37,9 @@ pub struct FlowCounts {
 /// Flows of one endpoint: half-open, established.
 type Counts = HashMap<u16, (i64, i64)>;
 
+/// Protocol and interface of a flow.
+type Owner = (u8, u32);
+
 trait Key: aya::Pod {
     fn proto(&self) -> u8;
     fn ifindex(&self) -> u32;
@@ -66,13 +69,12 @@ impl Kernel {
         let now = sys::monotonic();
         let live: BTreeSet<u32> = self.endpoints.by_ifindex.keys().copied().collect();
         let mut counts = Counts::new();
-        let keep = |key: &dyn Fn() -> (u8, u32), entry: &CtEntry| {
-            let (proto, ifindex) = key();
+        let keep = |(proto, ifindex): Owner, entry: &CtEntry| {
             live.contains(&ifindex) && !expired(proto, entry, now)
         };
         let before = self.state_counts();
-        let four = sweep_map(&mut self.maps.ct4, &mut counts, &keep);
-        let six = sweep_map(&mut self.maps.ct6, &mut counts, &keep);
+        let four = sweep_map(&mut self.maps.ct4, &mut counts, keep);
+        let six = sweep_map(&mut self.maps.ct6, &mut counts, keep);
         for (slot, (half, established)) in before {
             let (real_half, real_established) = u16::try_from(slot)
                 .ok()
@@ -127,14 +129,14 @@ impl Kernel {
 fn sweep_map<K: Key>(
     map: &mut BpfHashMap<MapData, K, CtEntry>,
     counts: &mut Counts,
-    keep: &dyn Fn(&dyn Fn() -> (u8, u32), &CtEntry) -> bool,
+    keep: impl Fn(Owner, &CtEntry) -> bool,
 ) -> Swept {
     let mut swept = Swept::default();
     let mut gone = Vec::new();
     // A concurrent deletion can make the walk start over: then an entry is seen twice, and the
     // counts are a little high until the next sweep.
     for (key, entry) in map.iter().flatten() {
-        if keep(&|| (key.proto(), key.ifindex()), &entry) {
+        if keep((key.proto(), key.ifindex()), &entry) {
             swept.live += 1;
             let count = counts.entry(entry.slot).or_default();
             if entry.flags & CT_ESTABLISHED != 0 {
@@ -147,6 +149,13 @@ fn sweep_map<K: Key>(
         }
     }
     for key in gone {
+        // A packet may have revived it since it was read, or a new flow taken its place.
+        let revived =
+            map.get(&key, 0).is_ok_and(|entry| keep((key.proto(), key.ifindex()), &entry));
+        if revived {
+            swept.live += 1;
+            continue;
+        }
         if map.remove(&key).is_ok() {
             swept.deleted += 1;
         }
@@ -157,13 +166,12 @@ fn sweep_map<K: Key>(
 /// Deletes every flow of interfaces that are gone, and those that were judged as a pod in one of
 /// these slots: a later pod there inherits nothing.
 pub(super) fn purge(maps: &mut Maps, interfaces: &[u32], slots: &BTreeSet<u32>) {
-    let stays = |key: &dyn Fn() -> (u8, u32), entry: &CtEntry| {
-        let (_, ifindex) = key();
+    let stays = |(_, ifindex): Owner, entry: &CtEntry| {
         let hidden =
             entry.flags & CT_MASQUERADED != 0 && slots.contains(&u32::from(entry.hidden_slot));
         !interfaces.contains(&ifindex) && !hidden
     };
     let mut unused = Counts::new();
-    sweep_map(&mut maps.ct4, &mut unused, &stays);
-    sweep_map(&mut maps.ct6, &mut unused, &stays);
+    sweep_map(&mut maps.ct4, &mut unused, stays);
+    sweep_map(&mut maps.ct6, &mut unused, stays);
 }

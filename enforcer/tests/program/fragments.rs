@@ -15,7 +15,7 @@ const MORE: u16 = 0x2000;
 
 /// A fragment from the friend: its payload starts at `offset` (in bytes).
 fn frag4(offset: u16, more: bool, proto: u8, payload: &[u8]) -> Vec<u8> {
-    let field = offset / 8 | if more { MORE } else { 0 };
+    let field = (offset / 8) | if more { MORE } else { 0 };
     ethernet(0x0800, &v4(FRIEND4, POD4, proto, field, &[], payload))
 }
 

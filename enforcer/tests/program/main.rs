@@ -1,8 +1,10 @@
 //! The real object under `BPF_PROG_TEST_RUN`: for each packet class its verdict, its reason, every
 //! counter that moves and every event that is told.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod connections;
 mod fragments;
+mod hostile;
 mod lab;
 mod packets;
 mod parsing;
