@@ -27,12 +27,8 @@ pub(crate) struct Cli {
 enum Task {
     /// Find or install what building the kernel half needs; instant the second time.
     Setup,
-    /// Build the kernel half into target/bpf/enforcer-ebpf.o.
-    BuildEbpf {
-        /// With the kernel-side debug log: development only, it slows every packet down.
-        #[arg(long)]
-        debug_log: bool,
-    },
+    /// Build the kernel half into target/bpf, from where the daemon's build embeds it.
+    BuildEbpf,
     /// Show the product at work in network namespaces of this machine, as root.
     Demo {
         /// Leave everything running at the end, to play with.
@@ -40,11 +36,7 @@ enum Task {
         keep: bool,
     },
     /// Run every test that needs no cluster, as root.
-    Test {
-        /// Test what is shipped: the daemon and the tests optimised.
-        #[arg(long)]
-        release: bool,
-    },
+    Test,
     /// Check formatting, lints, licences, the sources' layout and the documents.
     Check,
 }
@@ -93,22 +85,17 @@ impl Task {
                 setup::ensure(workspace)?;
                 console::step("set up; next: cargo xtask demo");
             }
-            Self::BuildEbpf { debug_log } => {
-                ebpf::build(workspace, ebpf::Options { debug_log })?;
-            }
+            Self::BuildEbpf => ebpf::build(workspace)?,
             Self::Demo { keep } => {
                 // First of all: nobody should wait for builds to learn this.
                 if !setup::is_root() {
                     return Err(TaskError::DemoNotRoot);
                 }
-                ebpf::build(workspace, ebpf::Options::default())?;
+                ebpf::build(workspace)?;
                 let daemon = daemon::build(workspace, Profile::Release)?;
                 demo::run(demo::Options { keep }, &daemon)?;
             }
-            Self::Test { release } => {
-                let profile = if release { Profile::Release } else { Profile::Dev };
-                test::run(workspace, profile)?;
-            }
+            Self::Test => test::run(workspace)?,
             Self::Check => check::run(workspace)?,
         }
         Ok(())
@@ -131,6 +118,6 @@ mod tests {
         for line in [["xtask", "test", "--cluster"], ["xtask", "demo", "--fast"]] {
             assert!(Cli::try_parse_from(line).is_err(), "{line:?}");
         }
-        assert!(Cli::try_parse_from(["xtask", "test", "--release"]).is_ok());
+        assert!(Cli::try_parse_from(["xtask", "demo", "--keep"]).is_ok());
     }
 }

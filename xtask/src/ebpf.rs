@@ -2,7 +2,7 @@
 
 use std::{
     env, fs, io,
-    path::{Path, PathBuf},
+    path::Path,
     process::{self as std_process, Command},
 };
 
@@ -31,12 +31,10 @@ const PROFILE: [(&str, &str); 5] = [
     ("CARGO_PROFILE_RELEASE_PANIC", "abort"),
 ];
 
-/// What to build.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Options {
-    /// With the kernel-side debug log, for development only.
-    pub(crate) debug_log: bool,
-}
+/// The programs that are built: cargo's name, and the object's name for those who embed it. The
+/// daemon loads the first; the benchmarks measure it against the second.
+const OBJECTS: [(&str, &str); 2] =
+    [("enforcer-ebpf", "enforcer-ebpf.o"), ("baseline", "baseline.o")];
 
 /// Why there is no kernel object.
 #[derive(Debug, thiserror::Error)]
@@ -61,23 +59,24 @@ pub(crate) enum EbpfError {
     NotElf { path: String },
 }
 
-/// Sets up, builds, checks the object and puts it where the daemon's build looks for it.
-pub(crate) fn build(workspace: &Workspace, options: Options) -> Result<PathBuf, EbpfError> {
+/// Sets up, builds, checks the objects and puts them where those who embed them look for them.
+pub(crate) fn build(workspace: &Workspace) -> Result<(), EbpfError> {
     let toolchain = setup::ensure(workspace)?;
     console::step("building the kernel half");
     let mut command = kernel_command(workspace, &toolchain, Path::new(&workspace::cargo_program()));
     command.args(["build", "--quiet"]);
-    scope(&mut command, workspace, options);
+    scope(&mut command, workspace);
     process::run(&mut command, &Purpose::new("building the kernel half", "see the errors above"))?;
-
-    let built = workspace.kernel_target().join(TARGET).join("release").join(PACKAGE);
-    let object = fs::read(&built).map_err(file_error(workspace, "read", &built))?;
-    check_object(&object, &workspace.show(&built))?;
-    let destination = workspace.kernel_object();
-    let size = object.len().div_ceil(1024);
-    let news = if publish(workspace, &object, &destination)? { "new" } else { "unchanged" };
-    console::detail(&format!("{}: {size} KiB, {news}", workspace.show(&destination)));
-    Ok(destination)
+    for (program, name) in OBJECTS {
+        let built = workspace.kernel_target().join(TARGET).join("release").join(program);
+        let object = fs::read(&built).map_err(file_error(workspace, "read", &built))?;
+        check_object(&object, &workspace.show(&built))?;
+        let destination = workspace.kernel_objects().join(name);
+        let size = object.len().div_ceil(1024);
+        let news = if publish(workspace, &object, &destination)? { "new" } else { "unchanged" };
+        console::detail(&format!("{}: {size} KiB, {news}", workspace.show(&destination)));
+    }
+    Ok(())
 }
 
 /// Lints the kernel half with the clippy that belongs to its compiler.
@@ -87,7 +86,7 @@ pub(crate) fn clippy(workspace: &Workspace) -> Result<(), EbpfError> {
     let mut command = kernel_command(workspace, &toolchain, &clippy);
     // Run by itself and not by cargo, it asks the variable for the cargo to use.
     command.env("CARGO", workspace::cargo_program()).args(["clippy", "--quiet"]);
-    scope(&mut command, workspace, Options::default());
+    scope(&mut command, workspace);
     command.args(["--", "--deny", "warnings"]);
     Ok(process::run(
         &mut command,
@@ -95,14 +94,11 @@ pub(crate) fn clippy(workspace: &Workspace) -> Result<(), EbpfError> {
     )?)
 }
 
-fn scope(command: &mut Command, workspace: &Workspace, options: Options) {
+fn scope(command: &mut Command, workspace: &Workspace) {
     command
         .args(["--release", "--package", PACKAGE, "--target", TARGET, "-Zbuild-std=core"])
         .arg("--target-dir")
         .arg(workspace.kernel_target());
-    if options.debug_log {
-        command.args(["--features", "debug-log"]);
-    }
 }
 
 /// `program` with the kernel half's compiler, linker, flags and profile, and with nothing of the

@@ -43,9 +43,9 @@ impl Workspace {
         self.root.join("target/ebpf")
     }
 
-    /// The kernel object, where the daemon's build script looks for it.
-    pub(crate) fn kernel_object(&self) -> PathBuf {
-        self.root.join("target/bpf/enforcer-ebpf.o")
+    /// The kernel objects, where the build scripts of those who embed them look for them.
+    pub(crate) fn kernel_objects(&self) -> PathBuf {
+        self.root.join("target/bpf")
     }
 
     /// `path` as a reader of messages knows it: below the repository without its top folder.
@@ -88,7 +88,7 @@ mod tests {
     fn the_workspace_is_the_one_that_holds_this_crate() {
         let workspace = Workspace::find();
         assert!(workspace.root().join("xtask/Cargo.toml").is_file());
-        assert_eq!(workspace.show(&workspace.kernel_object()), "target/bpf/enforcer-ebpf.o");
+        assert_eq!(workspace.show(&workspace.kernel_objects()), "target/bpf");
     }
 
     #[test]

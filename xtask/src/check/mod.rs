@@ -105,7 +105,7 @@ fn report(findings: Vec<Finding>, summary: &str) -> Result<(), CheckError> {
             line => eprintln!("{path}:{line}: {text}"),
         }
     }
-    Err(CheckError::Findings(format!("{summary} in {} places", findings.len())))
+    Err(CheckError::Findings(format!("{summary} ({} found)", findings.len())))
 }
 
 fn formatting(workspace: &Workspace) -> Result<(), CheckError> {
@@ -116,8 +116,7 @@ fn formatting(workspace: &Workspace) -> Result<(), CheckError> {
 }
 
 fn kernel_object(workspace: &Workspace) -> Result<(), CheckError> {
-    ebpf::build(workspace, ebpf::Options::default())?;
-    Ok(())
+    Ok(ebpf::build(workspace)?)
 }
 
 fn host_lints(workspace: &Workspace) -> Result<(), CheckError> {

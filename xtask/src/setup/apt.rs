@@ -58,7 +58,10 @@ fn install_offered(packages: &[&str], why: &str) -> Result<(), SetupError> {
             remedy: compiler::REMEDY.to_owned(),
         });
     }
-    console::step(&format!("installing packages: {} ({why})", packages.join(" ")));
+    console::step(&format!(
+        "installing packages, which may take a minute: {} ({why})",
+        packages.join(" ")
+    ));
     if install_once(packages).is_ok() {
         return Ok(());
     }
@@ -68,13 +71,15 @@ fn install_offered(packages: &[&str], why: &str) -> Result<(), SetupError> {
 }
 
 fn install_once(packages: &[&str]) -> Result<(), ProcessError> {
-    process::run(
+    // Its hundreds of lines are only of use when it fails.
+    process::capture(
         apt_get().args(["install", "--yes", "--no-install-recommends"]).args(packages),
         &Purpose::new(
             format!("apt-get install {}", packages.join(" ")),
             "if the machine is offline, connect it or install these packages by hand, then repeat",
         ),
     )
+    .map(drop)
 }
 
 /// Completes an installation that was stopped half-way: dpkg refuses every other one until then.
