@@ -305,6 +305,7 @@ pub(crate) extern "C" fn open(skb: *mut __sk_buff, state: *const State, mode: u3
         // may leave an entry only if policy allows it whoever did.
         let other = Judged(judge_reverse(state));
         let picked_up = !judged.allows()
+            && packet.tcp_flags & tcp::SYN == 0
             && judged.is(Reason::PolicyDenied)
             && hook::at(state.slot).is_some_and(|endpoint| state.now < endpoint.pickup_until);
         if packet.tcp_flags & tcp::RST != 0 || !other.allows() || (!judged.allows() && !picked_up) {

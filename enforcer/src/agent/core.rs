@@ -35,6 +35,9 @@ use crate::{
 /// An interface that was found this long before it is armed has a past to take over.
 const HAS_A_PAST: Duration = Duration::from_secs(1);
 
+/// Plans that follow from one change, at most.
+const MOST_PLANS: usize = 8;
+
 /// Programs that were displaced are put back this often in a minute; then it is reported.
 const MOST_REATTACHMENTS: usize = 3;
 
@@ -154,6 +157,7 @@ impl Core {
             warn!(interfaces = ?unclaimed, "armed before, and no pod object speaks for them: closed");
         }
         self.kernel.set_armed()?;
+        self.plan();
         self.armed = true;
         info!(
             endpoints = state.endpoints.len(),
@@ -218,9 +222,19 @@ impl Core {
         Ok(())
     }
 
-    /// Brings what the index wants into force.
+    /// Brings what the index wants into force. A plan that replaces tables is followed by one that
+    /// forgets the old ones; there is never more than that, but the limit costs nothing.
     fn plan(&mut self) {
-        let plan = self.index.take_plan();
+        for _ in 0..MOST_PLANS {
+            let plan = self.index.take_plan();
+            if plan.is_empty() {
+                return;
+            }
+            self.bring_into_force(&plan);
+        }
+    }
+
+    fn bring_into_force(&mut self, plan: &Plan) {
         let has_a_past = plan.endpoints_set.iter().any(|endpoint| {
             !self.kernel.is_attached(endpoint.ifindex)
                 && self
@@ -231,7 +245,7 @@ impl Core {
         if has_a_past {
             self.kernel.arrive(kernel_flows());
         }
-        self.write(&plan);
+        self.write(plan);
         self.kernel.arrived();
     }
 
