@@ -117,11 +117,11 @@ impl Lab {
         cleanup::clean_up_on_signals()?;
         cleanup::sweep();
         let prefix = cleanup::new_prefix();
-        Self::build(mode, &prefix).inspect_err(|_| cleanup::remove_prefix(&prefix))
+        Self::build(mode, &prefix).inspect_err(|_| cleanup::remove_prefix(&format!("{prefix}-")))
     }
 
     fn build(mode: Mode, prefix: &str) -> Result<Self, LabError> {
-        let dir = std::env::temp_dir().join(prefix);
+        let dir = std::env::temp_dir().join(format!("{prefix}-files"));
         {
             let _guard = making()?;
             fs::create_dir(&dir).map_err(LabError::io(format!("create {}", dir.display())))?;

@@ -179,6 +179,20 @@ fn uninstall_leaves_nothing_of_ours_and_all_of_others() {
 }
 
 #[test]
+fn a_laboratory_takes_its_agent_and_all_its_files_along() {
+    let world = shop("tcx");
+    let paths = [world.agent.bpf_dir(), world.agent.run_dir(), world.manifests.path()]
+        .map(std::path::Path::to_owned);
+    let pid = must(world.agent.status())["report"]["agent"]["pid"].to_string();
+    let process = std::path::Path::new("/proc").join(pid);
+    assert!(paths.iter().all(|path| path.exists()) && process.exists());
+    drop(world);
+    for path in paths.iter().chain([&process]) {
+        assert!(!path.exists(), "{} is left", path.display());
+    }
+}
+
+#[test]
 fn two_agents_on_one_run_directory_are_refused_and_the_first_goes_on() {
     let world = shop("tcx");
     let second = std::process::Command::new(world.agent.binary())
