@@ -13,7 +13,7 @@ use enforcer_common::{
 };
 
 use crate::{
-    hook::{DROP, PASS},
+    hook::{self, DROP, PASS},
     maps::{COUNTERS, LOST, TRACE_RING, VERDICT_RING},
     skb::Skb,
     state::{Judged, State},
@@ -39,6 +39,7 @@ pub(crate) fn settle(state: &State, reason: Reason) -> i32 {
 
 #[inline(always)]
 fn settle_number(state: &State, reason: u8) -> i32 {
+    hook::seen(state);
     count(reason, state.direction);
     if reason >= FIRST_DROP { DROP } else { PASS }
 }

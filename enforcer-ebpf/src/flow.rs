@@ -6,7 +6,7 @@ use aya_ebpf::bindings::{__sk_buff, BPF_ANY, BPF_NOEXIST};
 use enforcer_common::{
     abi::{
         Addr, CT_ESTABLISHED, CT_FROM_NODE, CT_FROM_POD, CT_HAIRPIN, CT_MASQUERADED, CT_REVOKED,
-        CT_UNKNOWN_ORIGIN, CtEntry, CtKey4, CtKey6, EVENT_REVOKED, EndpointState,
+        CT_UNKNOWN_ORIGIN, CtEntry, CtKey4, CtKey6, EVENT_REVOKED,
     },
     conntrack::{SECOND, SEEN, SHORTEST, established, expired, observe, reopens},
     packet::{FRAG_NONE, tcp},
@@ -18,7 +18,7 @@ use crate::{
     event, fragment,
     hook::{self, DROP, PASS},
     judge::{Flow, from_node, judge_flow, judge_packet, judge_reverse},
-    maps::{CT4, CT6, ENDPOINT_STATE},
+    maps::{CT4, CT6},
     skb::Skb,
     state::{Judged, State},
 };
@@ -152,20 +152,7 @@ const STATELESS: i32 = 102;
 #[inline(always)]
 fn touch(state: &State, e: &mut CtEntry) {
     e.last_seen = state.now;
-    if let Some(counts) = counts(state.slot) {
-        if state.egress() {
-            counts.last_egress = state.now;
-        } else {
-            counts.last_ingress = state.now;
-        }
-    }
-}
-
-#[inline(always)]
-fn counts(slot: u32) -> Option<&'static mut EndpointState> {
-    // SAFETY: array elements live as long as the map; counts are changed by atomic adds only,
-    // clocks by whole stores.
-    ENDPOINT_STATE.get_ptr_mut(slot).map(|state| unsafe { &mut *state })
+    hook::seen(state);
 }
 
 #[inline(always)]
@@ -245,7 +232,7 @@ fn advance(skb: *mut __sk_buff, state: &State, e: &mut CtEntry, from_origin: boo
     let next = observe(side, packet.tcp_flags);
     let (origin, reply) = if from_origin { (next, e.seen_reply) } else { (e.seen_origin, next) };
     if e.flags & CT_ESTABLISHED == 0 && established(packet.proto, origin, reply) {
-        if let (Some(counts), Some(endpoint)) = (counts(state.slot), hook::at(state.slot)) {
+        if let (Some(counts), Some(endpoint)) = (hook::counts(state.slot), hook::at(state.slot)) {
             if counts.established >= i64::from(endpoint.quota_established)
                 && state.isolated_at_all()
                 && e.flags & CT_FROM_NODE == 0
@@ -318,6 +305,7 @@ pub(crate) extern "C" fn open(skb: *mut __sk_buff, state: *const State, mode: u3
         // may leave an entry only if policy allows it whoever did.
         let other = Judged(judge_reverse(state));
         let picked_up = !judged.allows()
+            && packet.tcp_flags & tcp::SYN == 0
             && judged.is(Reason::PolicyDenied)
             && hook::at(state.slot).is_some_and(|endpoint| state.now < endpoint.pickup_until);
         if packet.tcp_flags & tcp::RST != 0 || !other.allows() || (!judged.allows() && !picked_up) {
@@ -359,7 +347,7 @@ pub(crate) extern "C" fn open(skb: *mut __sk_buff, state: *const State, mode: u3
 /// Keeps an entry, within the endpoint's quota.
 #[inline(always)]
 fn record(state: &State, entry: &CtEntry, mode: u32) -> bool {
-    let (Some(counts), Some(endpoint)) = (counts(state.slot), hook::at(state.slot)) else {
+    let (Some(counts), Some(endpoint)) = (hook::counts(state.slot), hook::at(state.slot)) else {
         return false;
     };
     // The quota is against peers; the node always comes in, whatever they do.

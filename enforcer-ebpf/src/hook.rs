@@ -2,7 +2,10 @@
 
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_ktime_get_coarse_ns};
 use enforcer_common::{
-    abi::{Addr, AddrKey, Direction, ENDPOINT_SLOTS, EP_ADDR4, EP_ADDR6, EP_MORE_ADDRS, Endpoint},
+    abi::{
+        Addr, AddrKey, Direction, ENDPOINT_SLOTS, EP_ADDR4, EP_ADDR6, EP_MORE_ADDRS, Endpoint,
+        EndpointState,
+    },
     conntrack::{ECHO_FROM_POD, ECHO_TO_POD},
     packet::{self, FRAG_LATER, Packet},
     reason::Reason,
@@ -10,7 +13,7 @@ use enforcer_common::{
 
 use crate::{
     event, flow, fragment, icmp, link,
-    maps::{ENDPOINTS, IFINDEX_SLOT, POD_ADDRS},
+    maps::{ENDPOINT_STATE, ENDPOINTS, IFINDEX_SLOT, POD_ADDRS},
     skb::Skb,
     state::State,
 };
@@ -26,6 +29,26 @@ pub(crate) const DROP: i32 = 2;
 pub(crate) fn at(slot: u32) -> Option<&'static Endpoint> {
     // SAFETY: array elements live as long as the map; the agent's stores are single words.
     ENDPOINTS.get_ptr(slot).map(|endpoint| unsafe { &*endpoint })
+}
+
+/// What the programs write about the endpoint in a slot.
+#[inline(always)]
+pub(crate) fn counts(slot: u32) -> Option<&'static mut EndpointState> {
+    // SAFETY: array elements live as long as the map; counts are changed by atomic adds only,
+    // clocks by whole stores.
+    ENDPOINT_STATE.get_ptr_mut(slot).map(|state| unsafe { &mut *state })
+}
+
+/// Notes that the hook has seen a packet: by this the agent finds hooks that packets go round.
+#[inline(always)]
+pub(crate) fn seen(state: &State) {
+    if let Some(counts) = counts(state.slot) {
+        if state.egress() {
+            counts.last_egress = state.now;
+        } else {
+            counts.last_ingress = state.now;
+        }
+    }
 }
 
 /// The record of an interface: one array look-up, unless its natural slot was taken.

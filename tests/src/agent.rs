@@ -71,7 +71,7 @@ impl Agent {
             manifests: manifests.path().to_owned(),
             run_dir: lab.dir().join("run"),
             state_dir: lab.dir().join("state"),
-            bpf_dir: Path::new(cleanup::BPF_DIR).join(lab.prefix()),
+            bpf_dir: Path::new(cleanup::BPF_DIR).join(format!("{}-pins", lab.prefix())),
             log: lab.dir().join("agent.log"),
             child: None,
         };

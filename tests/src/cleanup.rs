@@ -136,12 +136,12 @@ pub(crate) fn sweep() {
     });
 }
 
-/// Ends what runs in the namespaces of that prefix and removes these, the pins and the folders.
+/// Removes the namespaces of that prefix, the pins and the folders.
+///
+/// No process is looked for: an agent dies with the thread that started it, and a shell that
+/// somebody opened in a pod is theirs.
 pub(crate) fn remove_prefix(prefix: &str) {
     let namespaces = matching(Path::new(NETNS_DIR), prefix);
-    for namespace in &namespaces {
-        kill_all_in(namespace);
-    }
     for pins in matching(Path::new(BPF_DIR), prefix) {
         fs::remove_dir_all(pins).ok();
     }
@@ -187,25 +187,6 @@ fn matching(dir: &Path, prefix: &str) -> Vec<PathBuf> {
         .filter(|name| name.starts_with(prefix))
         .map(|name| dir.join(name))
         .collect()
-}
-
-/// Kills every process, this one apart, whose network namespace that is: the namespace is ours, so
-/// they are as well.
-fn kill_all_in(namespace: &Path) {
-    use std::os::unix::fs::MetadataExt;
-
-    let Ok(wanted) = fs::metadata(namespace) else { return };
-    let me = std::process::id().to_string();
-    let killed: Vec<i32> = names_in(Path::new("/proc"))
-        .into_iter()
-        .filter(|name| *name != me)
-        .filter_map(|name| Some((fs::metadata(format!("/proc/{name}/ns/net")).ok()?, name)))
-        .filter(|(net, _)| net.ino() == wanted.ino() && net.dev() == wanted.dev())
-        .filter_map(|(_, name)| name.parse().ok())
-        .collect();
-    for pid in killed {
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).ok();
-    }
 }
 
 #[cfg(test)]

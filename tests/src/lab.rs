@@ -117,11 +117,11 @@ impl Lab {
         cleanup::clean_up_on_signals()?;
         cleanup::sweep();
         let prefix = cleanup::new_prefix();
-        Self::build(mode, &prefix).inspect_err(|_| cleanup::remove_prefix(&prefix))
+        Self::build(mode, &prefix).inspect_err(|_| cleanup::remove_prefix(&format!("{prefix}-")))
     }
 
     fn build(mode: Mode, prefix: &str) -> Result<Self, LabError> {
-        let dir = std::env::temp_dir().join(prefix);
+        let dir = std::env::temp_dir().join(format!("{prefix}-files"));
         {
             let _guard = making()?;
             fs::create_dir(&dir).map_err(LabError::io(format!("create {}", dir.display())))?;
@@ -231,6 +231,15 @@ impl Lab {
         ip::batch(Some(&self.outside), &lines)
     }
 
+    /// Gives the node one more address, on its loopback interface.
+    ///
+    /// # Errors
+    /// If it cannot be added.
+    pub fn add_node_address(&self, address: IpAddr) -> Result<(), LabError> {
+        let suffix = if address.is_ipv4() { "/32 dev lo" } else { "/128 dev lo nodad" };
+        ip::batch(Some(&self.node), &[format!("addr add {address}{suffix}")])
+    }
+
     /// Makes pods.
     ///
     /// # Errors
@@ -325,6 +334,7 @@ impl Lab {
                 Ok((&pod.netns, pod.address(v6)?))
             }
             Place::Node => Ok((&self.node, self.node_address(v6))),
+            Place::NodeAddress(ip) => Ok((&self.node, *ip)),
             Place::Outside(ip) if self.external.contains(ip) => Ok((&self.outside, *ip)),
             Place::Outside(ip) => Err(LabError::NoSuchPlace(format!("address {ip} outside"))),
         }

@@ -16,6 +16,7 @@ pub mod manifests;
 mod netns;
 pub mod packet;
 mod plan;
+pub mod policy;
 pub mod probe;
 pub mod scenario;
 mod sockets;

@@ -26,8 +26,10 @@ const AT_ONCE: usize = 200;
 pub enum Place {
     /// A pod, `namespace/name`.
     Pod(String),
-    /// The node.
+    /// The node, by its first address.
     Node,
+    /// The node, by another of its addresses.
+    NodeAddress(IpAddr),
     /// An address outside.
     Outside(IpAddr),
 }
@@ -54,6 +56,7 @@ impl fmt::Display for Place {
         match self {
             Self::Pod(name) => f.write_str(name),
             Self::Node => f.write_str("the node"),
+            Self::NodeAddress(ip) => write!(f, "the node ({ip})"),
             Self::Outside(ip) => ip.fmt(f),
         }
     }
@@ -214,6 +217,29 @@ impl Lab {
     pub fn probe_one(&self, probe: &Probe) -> Result<Outcome, LabError> {
         let outcomes = self.probe(std::slice::from_ref(probe))?;
         Ok(outcomes.into_iter().next().unwrap_or(Outcome::NoAnswer))
+    }
+
+    /// Fires short probes one after the other until one is open; how long that took from `since`,
+    /// or `None` after `patience`.
+    ///
+    /// # Errors
+    /// As [`Self::probe`].
+    pub fn time_until_open(
+        &self,
+        probe: &Probe,
+        since: Instant,
+        patience: Duration,
+    ) -> Result<Option<Duration>, LabError> {
+        let mut probe = probe.clone();
+        // Short, for that is how exact the result is; then longer, for a busy machine.
+        probe.patience = Duration::from_millis(3);
+        while since.elapsed() < patience {
+            if self.probe_one(&probe)?.is_open() {
+                return Ok(Some(since.elapsed()));
+            }
+            probe.patience = (probe.patience * 21 / 20).min(Duration::from_millis(200));
+        }
+        Ok(None)
     }
 
     fn run_some(

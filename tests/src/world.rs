@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     Agent, AgentOptions, Connection, Lab, LabError, Manifests, Mode, Outcome, Place, PodSpec,
-    Probe, scenario::pod_file, spec::namespace_manifest,
+    Probe, Protocol, policy, scenario::pod_file, spec::namespace_manifest,
 };
 
 /// A node with pods, the manifests that describe them, and the agent.
@@ -70,6 +70,17 @@ impl World {
         must(manifests.write("policies.yaml", policies));
         let agent = must(Agent::start(&lab, &manifests, options));
         Self { agent, manifests, lab }
+    }
+
+    /// Three pods in namespace `shop`: a `server` (label `app=server`) which `client` (label
+    /// `role=client`) may reach at TCP and UDP port 80, and `other`, which may not.
+    ///
+    /// # Panics
+    /// If it cannot be made.
+    #[must_use]
+    #[track_caller]
+    pub fn shop(mode: Mode, options: AgentOptions) -> Self {
+        Self::with(mode, &shop_pods(), &shop_policies(), options)
     }
 
     /// Replaces a pod's manifest by this one's.
@@ -159,22 +170,15 @@ impl World {
         connection
     }
 
-    /// Fires a short probe again and again until it is open; how long that took.
+    /// Fires short probes one after the other until one is open; how long that took from `since`.
     ///
     /// # Panics
-    /// If it is not open in time.
+    /// If none is open in time.
     #[must_use]
     #[track_caller]
-    pub fn time_until_open(&self, probe: &Probe, patience: Duration) -> Duration {
-        let mut probe = probe.clone();
-        probe.patience = Duration::from_millis(20);
-        let start = Instant::now();
-        while start.elapsed() < patience {
-            if must(self.lab.probe_one(&probe)).is_open() {
-                return start.elapsed();
-            }
-        }
-        panic!("{probe}: not open after {} ms", patience.as_millis());
+    pub fn time_until_open(&self, probe: &Probe, since: Instant, patience: Duration) -> Duration {
+        must(self.lab.time_until_open(probe, since, patience))
+            .unwrap_or_else(|| panic!("{probe}: not open after {} ms", patience.as_millis()))
     }
 
     /// Runs the work while probes run in a loop that must never have another outcome than this; at
@@ -186,7 +190,7 @@ impl World {
     pub fn while_closed<T>(
         &mut self,
         probes: &[Probe],
-        work: impl FnOnce(&mut Agent, &Manifests) -> T,
+        work: impl FnOnce(&mut Agent, &Manifests, &Lab) -> T,
     ) -> (T, u32) {
         let Self { agent, manifests, lab } = self;
         let lab = &*lab;
@@ -211,12 +215,32 @@ impl World {
             while !begun.load(order) && !watcher.is_finished() {
                 thread::sleep(Duration::from_millis(5));
             }
-            let result = work(agent, manifests);
+            let result = work(agent, manifests, lab);
             done.store(true, order);
             let rounds = watcher.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             (result, rounds)
         })
     }
+}
+
+/// The pods of [`World::shop`]: server, client, other.
+#[must_use]
+pub fn shop_pods() -> [PodSpec; 3] {
+    [
+        PodSpec::numbered("shop/server", 1).label("app", "server"),
+        PodSpec::numbered("shop/client", 2).label("role", "client"),
+        PodSpec::numbered("shop/other", 3),
+    ]
+}
+
+/// The policies of [`World::shop`].
+#[must_use]
+pub fn shop_policies() -> String {
+    let on = [(Protocol::Tcp, 80), (Protocol::Udp, 80)];
+    policy::all(&[
+        policy::deny("app=server", &["Ingress"]),
+        policy::allow_in("allow-clients", "app=server", "role=client", &on),
+    ])
 }
 
 /// Policy drops; a refusal has come from elsewhere and would prove nothing.

@@ -19,7 +19,7 @@ const MODES: [Mode; 3] = [Mode::PointToPoint, Mode::Bridge, Mode::PlainBridge];
 fn lab(mode: Mode) -> Lab {
     let mut lab = must(Lab::new(mode));
     must(lab.add_pods(&[PodSpec::numbered("a/one", 1), PodSpec::numbered("a/two", 2)]));
-    let outside = ["203.0.113.50", "2001:db8::50"].map(|text| text.parse().unwrap());
+    let outside = ["203.0.113.50", "2001:db8::50"].map(|text| text.parse().expect("an address"));
     must(lab.add_outside(&outside));
     lab
 }
@@ -221,4 +221,19 @@ fn a_command_runs_in_its_namespace() {
     assert!(!run(lab.outside()).contains("uplink0"));
     let error = lab.node().command("ip", &["link", "show", "nothing"]).unwrap_err();
     assert!(error.chain().contains("ip link show nothing"), "{}", error.chain());
+}
+
+#[test]
+fn a_bridge_floods_what_is_for_nobody_it_knows() {
+    let lab = lab(Mode::PlainBridge);
+    let one = lab.pod("a/one").unwrap();
+    let (from, to) = (one.address(false).unwrap(), IpAddr::from([10, 244, 200, 200]));
+    let seen = must(Wire::open(lab.pod("a/two").unwrap().netns(), "eth0"));
+    let datagram = packet::udp((from, 5), (to, 6), b"flooded");
+    let packet = packet::ip(from, to, packet::protocol::UDP, &datagram);
+    let frame = packet::ip_frame([0x0a, 0x58, 0xde, 0xad, 0xbe, 0xef], one.mac(), &packet);
+    must(must(Wire::open(one.netns(), "eth0")).send(&frame));
+    let arrived =
+        seen.wait_for(Duration::from_secs(2), |frame| packet_between(frame, from, to).is_some());
+    assert!(must(arrived).is_some());
 }

@@ -13,6 +13,7 @@ use std::{
 use enforcer_common::abi::Event as KernelEvent;
 use tracing::{debug, info, warn};
 
+use super::bypass::Bypass;
 use crate::{
     cluster::{
         Index, IndexConfig,
@@ -20,8 +21,8 @@ use crate::{
         plan::Plan,
     },
     dataplane::{
-        DataplaneError, Kernel, RingMaps,
-        netlink::{DiscoveryEvent, conntrack},
+        self, DataplaneError, Kernel, RingMaps,
+        netlink::{DiscoveryEvent, conntrack, links::Links},
     },
     error_chain,
     flow::{decode, directory::Directory, event::enrich, ring::FlowRing},
@@ -33,6 +34,9 @@ use crate::{
 
 /// An interface that was found this long before it is armed has a past to take over.
 const HAS_A_PAST: Duration = Duration::from_secs(1);
+
+/// Plans that follow from one change, at most.
+const MOST_PLANS: usize = 8;
 
 /// Programs that were displaced are put back this often in a minute; then it is reported.
 const MOST_REATTACHMENTS: usize = 3;
@@ -59,6 +63,7 @@ pub(super) struct Core {
     undecodable: u64,
     /// When our programs were put back, in the last minute, by interface.
     displaced: HashMap<u32, Vec<Instant>>,
+    bypass: Bypass,
 }
 
 impl Core {
@@ -91,6 +96,7 @@ impl Core {
             failures: Vec::new(),
             undecodable: 0,
             displaced: HashMap::new(),
+            bypass: Bypass::default(),
         }
     }
 
@@ -151,6 +157,7 @@ impl Core {
             warn!(interfaces = ?unclaimed, "armed before, and no pod object speaks for them: closed");
         }
         self.kernel.set_armed()?;
+        self.plan();
         self.armed = true;
         info!(
             endpoints = state.endpoints.len(),
@@ -215,9 +222,19 @@ impl Core {
         Ok(())
     }
 
-    /// Brings what the index wants into force.
+    /// Brings what the index wants into force. A plan that replaces tables is followed by one that
+    /// forgets the old ones; there is never more than that, but the limit costs nothing.
     fn plan(&mut self) {
-        let plan = self.index.take_plan();
+        for _ in 0..MOST_PLANS {
+            let plan = self.index.take_plan();
+            if plan.is_empty() {
+                return;
+            }
+            self.bring_into_force(&plan);
+        }
+    }
+
+    fn bring_into_force(&mut self, plan: &Plan) {
         let has_a_past = plan.endpoints_set.iter().any(|endpoint| {
             !self.kernel.is_attached(endpoint.ifindex)
                 && self
@@ -228,7 +245,7 @@ impl Core {
         if has_a_past {
             self.kernel.arrive(kernel_flows());
         }
-        self.write(&plan);
+        self.write(plan);
         self.kernel.arrived();
     }
 
@@ -284,6 +301,32 @@ impl Core {
         let swept = self.kernel.sweep();
         debug!(live = swept.live, deleted = swept.deleted, "aged conntrack");
         self.put_back(Instant::now());
+        self.look_for_bypass();
+    }
+
+    fn look_for_bypass(&mut self) {
+        let links = match Links::open().and_then(|mut links| links.dump()) {
+            Ok(links) => links,
+            Err(error) => {
+                warn!(%error, "the interfaces' packet counters cannot be read");
+                return;
+            }
+        };
+        let kernel = &self.kernel;
+        let armed =
+            links.iter().filter(|link| kernel.is_attached(link.ifindex)).filter_map(|link| {
+                Some((link.ifindex, link.rx_packets, kernel.last_egress(link.ifindex)?))
+            });
+        self.bypass.look(dataplane::monotonic(), armed);
+        for ifindex in self.bypass.found() {
+            warn!(ifindex, "the pod's packets go round our program: another one redirects them");
+        }
+    }
+
+    /// Interfaces whose packets go round our programs.
+    pub(super) fn bypassed(&self) -> Vec<Arc<str>> {
+        let names = self.bypass.found().iter().filter_map(|ifindex| self.interfaces.get(ifindex));
+        names.map(|(name, _)| Arc::clone(name)).collect()
     }
 
     /// Attaches again where another hand displaced our programs, but does not fight over a hook.

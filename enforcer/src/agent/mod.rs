@@ -1,6 +1,7 @@
 //! The agent: the task that owns the state, what it answers to and how it is asked.
 
 pub mod api;
+mod bypass;
 mod core;
 mod report;
 pub mod run;

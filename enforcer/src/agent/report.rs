@@ -104,6 +104,11 @@ fn report(core: &Core, about: &About) -> StatusReport {
                 interface: interface.to_string(),
                 reason: "another program keeps displacing ours from the hook".to_owned(),
             }))
+            .chain(core.bypassed().into_iter().map(|interface| NotEnforced {
+                interface: interface.to_string(),
+                reason:
+                    "another program on the hook redirects the pod's packets past ours".to_owned(),
+            }))
             .collect(),
         problems: core.problems.clone(),
         ignored: core.ignored.clone(),

@@ -61,8 +61,9 @@ impl Classes {
         }
     }
 
-    /// The class of these members, with one reference more. The empty set is class 0.
-    pub(super) fn acquire(&mut self, mut members: Vec<Member>, atoms: &Atoms) -> ClassId {
+    /// The class of these members, which it puts in order, with one reference more. The empty set
+    /// is class 0.
+    pub(super) fn acquire(&mut self, members: &mut Vec<Member>, atoms: &Atoms) -> ClassId {
         if members.is_empty() {
             return 0;
         }
@@ -70,7 +71,7 @@ impl Classes {
         members.dedup();
         let id = match self.ids.get(&members[..]) {
             Some(id) => *id,
-            None => self.create(members.into(), atoms),
+            None => self.create(members[..].into(), atoms),
         };
         if let Some(class) = self.classes.get_mut(&id) {
             class.references += 1;
@@ -186,9 +187,9 @@ mod tests {
             for at in order {
                 ids[at] = atoms.intern(&names[at]);
             }
-            let members =
+            let mut members =
                 vec![Member::Port(ids[2], number), Member::Peer(ids[1]), Member::Peer(ids[0])];
-            Classes::new(key).acquire(members, &atoms)
+            Classes::new(key).acquire(&mut members, &atoms)
         };
         let id = id_of([0, 1, 2], [1, 2], 80);
         assert_eq!(id, id_of([2, 0, 1], [1, 2], 80));
@@ -201,14 +202,18 @@ mod tests {
         let mut atoms = Atoms::default();
         let id = atoms.intern(&block("10.0.0.0/8"));
         let mut classes = Classes::new([0, 0]);
-        assert_eq!(classes.acquire(vec![], &atoms), 0);
-        let class = classes.acquire(vec![Member::Peer(id), Member::Peer(id)], &atoms);
-        assert_eq!(classes.acquire(vec![Member::Peer(id)], &atoms), class);
+        assert_eq!(classes.acquire(&mut vec![], &atoms), 0);
+        let class = classes.acquire(&mut vec![Member::Peer(id), Member::Peer(id)], &atoms);
+        assert_eq!(classes.acquire(&mut vec![Member::Peer(id)], &atoms), class);
         assert_eq!(classes.take_created(), [class]);
         classes.release(class);
         assert!(classes.sweep().is_empty());
         classes.release(class);
-        assert_eq!(classes.acquire(vec![Member::Peer(id)], &atoms), class, "back before the sweep");
+        assert_eq!(
+            classes.acquire(&mut vec![Member::Peer(id)], &atoms),
+            class,
+            "back before the sweep"
+        );
         assert!(classes.sweep().is_empty());
         classes.release(class);
         assert_eq!(classes.sweep().len(), 1);

@@ -15,7 +15,7 @@ use super::{
     class::Classes,
     event::{Event, Labels, Namespace, ObjectKey, Pod},
     interfaces::{Binding, Installed, Interfaces, canonical},
-    objects::Objects,
+    objects::{Objects, PodChange},
     rules::Rules,
     table::Tables,
 };
@@ -135,7 +135,7 @@ impl Index {
             pod.ports.dedup();
             pod
         });
-        let Some((old, new)) = self.objects.set_pod(key, pod) else { return };
+        let Some(PodChange { old, new }) = self.objects.set_pod(key, pod) else { return };
         for pod in old.iter().chain(&new) {
             self.dirty.addresses.extend(&pod.addresses);
             undecided.extend(self.interfaces.sharing(&pod.addresses));

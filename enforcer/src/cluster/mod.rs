@@ -36,6 +36,8 @@ mod settle;
 mod snapshot;
 mod status;
 mod table;
+#[cfg(test)]
+mod tests;
 
 pub use index::{Index, IndexConfig};
 pub use snapshot::KernelState;

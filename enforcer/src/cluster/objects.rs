@@ -51,6 +51,13 @@ impl Address {
     }
 }
 
+/// A pod object before and after an event.
+#[derive(Debug)]
+pub(super) struct PodChange {
+    pub(super) old: Option<Arc<Pod>>,
+    pub(super) new: Option<Arc<Pod>>,
+}
+
 /// Whether selectors can match the pod and addresses can be its own.
 pub(super) fn is_on_pod_network(pod: &Pod) -> bool {
     !pod.finished && !pod.host_network
@@ -64,9 +71,6 @@ pub(super) struct Objects {
     pub(super) pods: usize,
     pub(super) policies: usize,
 }
-
-/// A pod before a change and after it.
-type BeforeAndNow = (Option<Arc<Pod>>, Option<Arc<Pod>>);
 
 impl Objects {
     fn namespace(&mut self, name: &Arc<str>) -> &mut Namespace {
@@ -102,13 +106,9 @@ impl Objects {
         changed
     }
 
-    /// Stores a pod (`None`: it is gone) and its claims. Returns the one before, and the one now;
-    /// nothing if nothing changed.
-    pub(super) fn set_pod(
-        &mut self,
-        key: &ObjectKey,
-        pod: Option<Pod>,
-    ) -> Option<BeforeAndNow> {
+    /// Stores a pod (`None`: it is gone) and its claims. Returns nothing if nothing
+    /// changed.
+    pub(super) fn set_pod(&mut self, key: &ObjectKey, pod: Option<Pod>) -> Option<PodChange> {
         if pod.is_none() && !self.namespaces.contains_key(&key.namespace) {
             return None;
         }
@@ -135,7 +135,7 @@ impl Objects {
                 self.addresses.entry(*address).or_default().claims.push(Arc::clone(pod));
             }
         }
-        Some((old, new))
+        Some(PodChange { old, new })
     }
 
     /// Stores a policy (`None`: it is gone). Returns the one before; nothing if nothing changed.

@@ -187,6 +187,7 @@ impl Index {
 
     fn settle_addresses(&mut self, plan: &mut Plan) -> Losses {
         let mut losses = Losses::default();
+        let mut seen = HashSet::new();
         for address in std::mem::take(&mut self.dirty.addresses) {
             let Some(entry) = self.objects.addresses.get(&address) else { continue };
             let owner = entry.winner().cloned();
@@ -200,13 +201,15 @@ impl Index {
             let has_entry = !members.is_empty();
             self.atoms.match_address(address, &mut members);
             // By selectors and names it is nobody's: the prefixes say the same as an entry would.
-            let new = has_entry.then(|| self.classes.acquire(members.clone(), &self.atoms));
+            let new = has_entry.then(|| self.classes.acquire(&mut members, &self.atoms));
 
             let handed_over = match (&old_owner, &owner) {
                 (Some(old), Some(new)) => (&old.key, &old.uid) != (&new.key, &new.uid),
                 _ => false,
             };
-            if handed_over || (old.is_some() && old != new) {
+            // Most addresses of a large change make the same move.
+            let mut is_new_move = || new.is_none() || seen.insert((old, new));
+            if handed_over || (old.is_some() && old != new && is_new_move()) {
                 members.sort_unstable();
                 members.dedup();
                 let now: Members = members.into();
@@ -245,7 +248,7 @@ impl Index {
             }
             let mut members = Vec::new();
             self.atoms.match_prefix(&prefix, &mut members);
-            let new = self.classes.acquire(members, &self.atoms);
+            let new = self.classes.acquire(&mut members, &self.atoms);
             // One that goes is set all the same: until it is removed it hides the prefix around
             // it, and must say what that one says.
             if old != Some(new) {

@@ -107,6 +107,15 @@ impl Kernel {
             .collect()
     }
 
+    /// When an endpoint's programs last saw a packet from the pod, to about a second
+    /// (`CLOCK_MONOTONIC`, ns).
+    #[must_use]
+    pub fn last_egress(&self, ifindex: u32) -> Option<u64> {
+        let slot = self.endpoints.by_ifindex.get(&ifindex)?.slot;
+        let clock = offset_of!(EndpointState, last_egress);
+        Some(self.maps.endpoint_state.u64(slot, clock).load(Ordering::Relaxed))
+    }
+
     /// Flows counted at all endpoints.
     #[must_use]
     pub fn flow_counts(&self) -> FlowCounts {
