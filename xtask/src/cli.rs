@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::{
+    bench::{self, BenchError, Which},
     check::{self, CheckError},
     console,
     daemon::{self, DaemonError, Profile},
@@ -37,6 +38,12 @@ enum Task {
     },
     /// Run every test that needs no cluster, as root.
     Test,
+    /// Measure what a packet and a change cost, next to baselines in the same run; as root.
+    Bench {
+        /// One benchmark only; all of them in turn if not given.
+        #[arg(value_enum)]
+        which: Option<Which>,
+    },
     /// Check formatting, lints, licences, the sources' layout and the documents.
     Check,
 }
@@ -54,6 +61,8 @@ enum TaskError {
     Demo(#[from] DemoError),
     #[error(transparent)]
     Test(#[from] TestError),
+    #[error(transparent)]
+    Bench(#[from] BenchError),
     #[error(transparent)]
     Check(#[from] CheckError),
     #[error("the demo makes network namespaces and loads eBPF programs, so run it as root")]
@@ -96,6 +105,7 @@ impl Task {
                 demo::run(demo::Options { keep }, &daemon)?;
             }
             Self::Test => test::run(workspace)?,
+            Self::Bench { which } => bench::run(workspace, which)?,
             Self::Check => check::run(workspace)?,
         }
         Ok(())

@@ -1,5 +1,6 @@
 //! The project's own tasks: set-up, the kernel object, demo, tests, checks.
 
+mod bench;
 mod check;
 mod cli;
 mod console;

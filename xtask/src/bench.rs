@@ -1,0 +1,60 @@
+//! `cargo xtask bench`: builds what is measured as it is shipped, and runs the benchmarks.
+
+use clap::ValueEnum;
+
+use crate::{
+    console,
+    daemon::{self, DaemonError, Profile},
+    ebpf::{self, EbpfError},
+    process::{self, ProcessError, Purpose},
+    setup,
+    workspace::Workspace,
+};
+
+/// A benchmark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Which {
+    /// What one packet costs in the programs
+    Program,
+    /// From a change in the manifests to the first packet judged by it
+    Latency,
+}
+
+/// Why there is no result.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BenchError {
+    #[error("the benchmarks load eBPF programs and make network namespaces, so run them as root")]
+    NotRoot,
+    #[error(transparent)]
+    Ebpf(#[from] EbpfError),
+    #[error(transparent)]
+    Daemon(#[from] DaemonError),
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+}
+
+/// Runs one benchmark, or all in turn. Results as JSON go to target/bench.
+pub(crate) fn run(workspace: &Workspace, which: Option<Which>) -> Result<(), BenchError> {
+    if !setup::is_root() {
+        return Err(BenchError::NotRoot);
+    }
+    ebpf::build(workspace)?;
+    let daemon = daemon::build(workspace, Profile::Release)?;
+    console::step("building the benchmarks");
+    let build = ["build", "--quiet", "--release", "--package", "enforcer-bench"];
+    process::run(
+        workspace.cargo().args(build),
+        &Purpose::new("building the benchmarks", "see the errors above"),
+    )?;
+    let all = which.map_or_else(|| Which::value_variants().to_vec(), |one| vec![one]);
+    for one in all {
+        let mut command = workspace.cargo();
+        command.args(["run", "--quiet", "--release", "--package", "enforcer-bench", "--"]);
+        match one {
+            Which::Program => command.arg("program"),
+            Which::Latency => command.args(["latency", "--binary"]).arg(&daemon),
+        };
+        process::run(&mut command, &Purpose::new("the benchmark", "see the message above"))?;
+    }
+    Ok(())
+}
