@@ -37,7 +37,7 @@ pub(crate) struct Size {
     pub(crate) changes: u32,
 }
 
-type AnyError = Box<dyn std::error::Error>;
+type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Runs the benchmark with the agent `binary`.
 pub(crate) fn run(binary: PathBuf, size: Size) -> Result<Vec<Row>, BenchError> {

@@ -14,7 +14,7 @@ use clap::{Parser, Subcommand};
 #[error("cannot {what}: {source}")]
 pub(crate) struct BenchError {
     what: &'static str,
-    source: Box<dyn std::error::Error>,
+    source: Box<dyn std::error::Error + Send + Sync>,
 }
 
 #[derive(Debug, Parser)]
@@ -110,8 +110,10 @@ fn print(name: &str, rows: &[table::Row]) {
 }
 
 fn keep(out: &PathBuf, name: &str, rows: &[table::Row]) -> Result<(), BenchError> {
-    let failed =
-        |source: Box<dyn std::error::Error>| BenchError { what: "keep the result", source };
+    let failed = |source: Box<dyn std::error::Error + Send + Sync>| BenchError {
+        what: "keep the result",
+        source,
+    };
     fs::create_dir_all(out).map_err(|e| failed(e.into()))?;
     let json = serde_json::json!({ "bench": name, "machine": machine(), "rows": rows });
     let text = serde_json::to_string_pretty(&json).map_err(|e| failed(e.into()))?;

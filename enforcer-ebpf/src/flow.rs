@@ -80,24 +80,20 @@ impl<'a> Tuple<'a> {
     /// The flow's entry.
     #[inline(always)]
     pub(crate) fn find(&self) -> Option<*mut CtEntry> {
-        if self.local.is_v4() {
-            CT4.get_ptr_mut(&self.key4())
-        } else {
-            CT6.get_ptr_mut(&self.key6())
-        }
+        if self.local.is_v4() { CT4.get_ptr_mut(self.key4()) } else { CT6.get_ptr_mut(self.key6()) }
     }
 }
 
 /// The entry of the packet's flow; apart, so that the longer key is on the stack only meanwhile.
 #[inline(never)]
 fn find6(state: &State) -> *mut CtEntry {
-    CT6.get_ptr_mut(&Tuple::of(state).key6()).unwrap_or(core::ptr::null_mut())
+    CT6.get_ptr_mut(Tuple::of(state).key6()).unwrap_or(core::ptr::null_mut())
 }
 
 #[inline(always)]
 fn find(state: &State) -> Option<&'static mut CtEntry> {
     let entry = if state.packet.v6 == 0 {
-        CT4.get_ptr_mut(&Tuple::of(state).key4()).unwrap_or(core::ptr::null_mut())
+        CT4.get_ptr_mut(Tuple::of(state).key4()).unwrap_or(core::ptr::null_mut())
     } else {
         find6(state)
     };
@@ -361,7 +357,7 @@ fn record(state: &State, entry: &CtEntry, mode: u32) -> bool {
         replaced = if old.flags & CT_ESTABLISHED != 0 { 2 } else { 1 };
     }
     let result = if state.packet.v6 == 0 {
-        CT4.insert(&Tuple::of(state).key4(), entry, u64::from(mode)).err().unwrap_or(0)
+        CT4.insert(Tuple::of(state).key4(), entry, u64::from(mode)).err().unwrap_or(0)
     } else {
         insert6(state, entry, mode)
     };
@@ -383,7 +379,7 @@ fn record(state: &State, entry: &CtEntry, mode: u32) -> bool {
 
 #[inline(never)]
 fn insert6(state: &State, entry: &CtEntry, mode: u32) -> i32 {
-    CT6.insert(&Tuple::of(state).key6(), entry, u64::from(mode)).err().unwrap_or(0)
+    CT6.insert(Tuple::of(state).key6(), entry, u64::from(mode)).err().unwrap_or(0)
 }
 
 const EEXIST: i32 = -17;

@@ -42,7 +42,7 @@ fn remember(state: &State) {
         generation: state.policy().generation(),
     };
     // Refused only for want of memory: then the later fragments are dropped, never passed.
-    if FRAGMENTS.insert(&key(state), &entry, 0).is_err() {
+    if FRAGMENTS.insert(key(state), entry, 0).is_err() {
         event::count(Reason::FragmentNoFirst as u8, state.direction);
     }
 }
@@ -55,7 +55,7 @@ pub(crate) extern "C" fn later(skb: *mut __sk_buff, state: *const State) -> i32 
     let Some(state) = (unsafe { state.as_ref() }) else {
         return DROP;
     };
-    let reason = match FRAGMENTS.get_ptr(&key(state)) {
+    let reason = match FRAGMENTS.get_ptr(key(state)) {
         Some(entry) => {
             // SAFETY: a preallocated element may be reused for another key while it is read; the
             // copy is then another datagram's first fragment that passed on this node, and the

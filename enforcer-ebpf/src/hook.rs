@@ -60,7 +60,7 @@ fn endpoint(ifindex: u32) -> Option<(u32, &'static Endpoint)> {
     {
         return Some((slot, endpoint));
     }
-    let slot = IFINDEX_SLOT.get_ptr(&ifindex)?;
+    let slot = IFINDEX_SLOT.get_ptr(ifindex)?;
     // SAFETY: not preallocated, so the element lives until the program returns (RCU).
     let slot = unsafe { *slot };
     at(slot).filter(|endpoint| endpoint.ifindex == ifindex).map(|endpoint| (slot, endpoint))
@@ -81,7 +81,7 @@ fn owned(slot: u32, endpoint: &Endpoint, addr: &Addr) -> bool {
 
 #[inline(never)]
 fn owns_more(slot: u32, addr: &Addr) -> bool {
-    POD_ADDRS.get_ptr(&AddrKey { slot, addr: *addr }).is_some()
+    POD_ADDRS.get_ptr(AddrKey { slot, addr: *addr }).is_some()
 }
 
 /// Whether an address is that of the pod in a slot.

@@ -49,9 +49,9 @@ pub(crate) extern "C" fn look_up(query: *const Query) -> u64 {
     }
     let class = class_of(&query.remote, query.prefix_only != 0);
     let table = PolicyWord(query.word).table();
-    let mut row = ROWS.get_ptr(&RowKey { class, table, direction });
+    let mut row = ROWS.get_ptr(RowKey { class, table, direction });
     if row.is_none() && class != 0 {
-        row = ROWS.get_ptr(&RowKey { class: 0, table, direction });
+        row = ROWS.get_ptr(RowKey { class: 0, table, direction });
     }
     let Some(row) = row else {
         return DENIED;
@@ -94,7 +94,7 @@ fn class_of(remote: &Addr, prefix_only: bool) -> ClassId {
         return unsafe { *class };
     }
     if remote.is_v4() {
-        CIDRS4.get(&Key::new(32, remote.0[3].to_ne_bytes())).copied().unwrap_or(0)
+        CIDRS4.get(Key::new(32, remote.0[3].to_ne_bytes())).copied().unwrap_or(0)
     } else {
         class6(remote)
     }
@@ -103,5 +103,5 @@ fn class_of(remote: &Addr, prefix_only: bool) -> ClassId {
 /// Apart, so that its key is on the stack only while it runs.
 #[inline(never)]
 fn class6(remote: &Addr) -> ClassId {
-    CIDRS6.get(&Key::new(128, remote.octets())).copied().unwrap_or(0)
+    CIDRS6.get(Key::new(128, remote.octets())).copied().unwrap_or(0)
 }

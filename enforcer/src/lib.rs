@@ -13,4 +13,4 @@ pub mod flow;
 pub mod policy;
 pub mod source;
 
-pub use dataplane::kernel::chain as error_chain;
+pub use dataplane::error::chain as error_chain;

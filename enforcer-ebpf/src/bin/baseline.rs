@@ -81,7 +81,7 @@ fn look_up(ctx: TcContext) -> i32 {
     let Some(key) = key(&ctx) else {
         return 2;
     };
-    if FLOWS.get_ptr(&key).is_some() { -1 } else { 3 }
+    if FLOWS.get_ptr(key).is_some() { -1 } else { 3 }
 }
 
 /// Parses, looks up once and inserts once.
@@ -90,10 +90,10 @@ fn insert(ctx: TcContext) -> i32 {
     let Some(key) = key(&ctx) else {
         return 2;
     };
-    if FLOWS.get_ptr(&key).is_some() {
+    if FLOWS.get_ptr(key).is_some() {
         return 3;
     }
-    if FLOWS.insert(&key, CtEntry::default(), u64::from(BPF_ANY)).is_ok() { -1 } else { 2 }
+    if FLOWS.insert(key, CtEntry::default(), u64::from(BPF_ANY)).is_ok() { -1 } else { 2 }
 }
 
 #[panic_handler]

@@ -1,33 +1,31 @@
 //! The kernel's state as the agent writes it: one owner of maps, endpoints and attachments.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap},
     net::IpAddr,
     path::PathBuf,
     sync::Arc,
     time::Duration,
 };
 
-use aya::{Ebpf, maps::MapError, programs::SchedClassifier, sys::SyscallError};
+use aya::{Ebpf, programs::SchedClassifier};
 use enforcer_common::abi::{
-    ABI_VERSION, Addr, COUNTER_SLOTS, ClassId, CtEntry, CtKey4, CtKey6, Direction, INTERVAL_SLOTS,
-    Interval, MAP_CIDRS4, MAP_CT4, MAP_INTERVALS, MAP_META, MAP_NODE_ADDRS, MAP_PEERS, MAP_ROWS,
-    Meta, PolicyWord, RowKey, TABLE_MASK, lane,
+    COUNTER_SLOTS, CtEntry, CtKey4, CtKey6, Direction, INTERVAL_SLOTS, Interval, MAP_META,
+    MAP_NODE_ADDRS, Meta, PolicyWord, RowKey, TABLE_MASK, lane,
 };
-use ipnet::IpNet;
 
 use super::{
     AttachMode, DataplaneError,
-    attach::{self, Attachment, Place},
-    endpoints::{Endpoints, New, Quotas},
-    intervals::{Allocator, Placement},
-    maps::{self, Maps, RingMaps, addr, failed},
-    netlink::{conntrack::KernelFlow, rcu},
+    apply::Pending,
+    attach::{self, Attachment},
+    endpoints::{Endpoints, Quotas},
+    intervals::Allocator,
+    maps::{self, Maps, RingMaps, absent_is_fine, addr, failed},
+    netlink::conntrack::KernelFlow,
     object::{self, PinPaths},
-    seed::{self, Seed},
+    read::read_meta,
     sys,
 };
-use crate::cluster::plan::{EndpointPlan, Plan};
 
 /// What a [`Kernel`] is made with.
 #[derive(Clone, Debug)]
@@ -48,73 +46,34 @@ pub struct KernelConfig {
 /// tracks no connections.
 pub const PICKUP_WINDOW: Duration = Duration::from_secs(60);
 
-/// What became of a plan.
-#[derive(Debug, Default)]
-pub struct Applied {
-    /// What could not be written, in words. It is tried again by [`Kernel::retry`].
-    pub failures: Vec<String>,
-    /// Endpoints that were armed now: interface index and name.
-    pub armed: Vec<(u32, Arc<str>)>,
-}
-
-/// What could not be written yet.
-#[derive(Debug, Default)]
-struct Pending {
-    rows: BTreeMap<RowKey, Arc<[Interval]>>,
-    cidrs: BTreeMap<IpNet, ClassId>,
-    peers: BTreeMap<IpAddr, ClassId>,
-    /// Addresses whose class must go, and is there still.
-    stale_peers: BTreeSet<IpAddr>,
-    endpoints: BTreeMap<u32, EndpointPlan>,
-}
-
-impl Pending {
-    fn is_empty(&self) -> bool {
-        let Self { rows, cidrs, peers, stale_peers, endpoints } = self;
-        rows.is_empty()
-            && cidrs.is_empty()
-            && peers.is_empty()
-            && stale_peers.is_empty()
-            && endpoints.is_empty()
-    }
-
-    /// Whether what is missing could let something through at a pod with this table: one of its
-    /// rows, a prefix that may be an exception, or a class that is there still.
-    fn locks(&self, table: u32) -> bool {
-        !self.cidrs.is_empty()
-            || !self.stale_peers.is_empty()
-            || self.rows.keys().any(|key| key.table == table)
-    }
-}
-
 /// Maps, endpoints and attachments.
 #[derive(Debug)]
 pub struct Kernel {
     pub(super) maps: Maps,
-    ebpf: Ebpf,
-    pins: Option<PinPaths>,
-    state_dir: Option<PathBuf>,
-    mode: AttachMode,
-    old_programs: Vec<u32>,
-    programs: Vec<u32>,
-    intervals: Allocator,
+    pub(super) ebpf: Ebpf,
+    pub(super) pins: Option<PinPaths>,
+    pub(super) state_dir: Option<PathBuf>,
+    pub(super) mode: AttachMode,
+    pub(super) old_programs: Vec<u32>,
+    pub(super) programs: Vec<u32>,
+    pub(super) intervals: Allocator,
     pub(super) rows: HashMap<RowKey, Arc<[Interval]>>,
     pub(super) endpoints: Endpoints,
-    attached: HashMap<u32, Attachment>,
-    quotas: Quotas,
-    conntrack_entries: u32,
-    pending: Pending,
-    node_addresses: BTreeSet<IpAddr>,
-    meta: Meta,
+    pub(super) attached: HashMap<u32, Attachment>,
+    pub(super) quotas: Quotas,
+    pub(super) conntrack_entries: u32,
+    pub(super) pending: Pending,
+    pub(super) node_addresses: BTreeSet<IpAddr>,
+    pub(super) meta: Meta,
     /// Flows to seed new endpoints with, while an arrival is under way.
-    arrival: Option<Arrival>,
+    pub(super) arrival: Option<Arrival>,
 }
 
 /// What the agent found on its first arrival on a node.
 #[derive(Debug)]
-struct Arrival {
-    flows: Vec<KernelFlow>,
-    pickup_until: u64,
+pub(super) struct Arrival {
+    pub(super) flows: Vec<KernelFlow>,
+    pub(super) pickup_until: u64,
 }
 
 /// An endpoint as an earlier agent left it.
@@ -232,300 +191,6 @@ impl Kernel {
     /// Ends the arrival: what is armed from now on is new, and has no past.
     pub fn arrived(&mut self) {
         self.arrival = None;
-    }
-
-    /// Writes a plan, in its order.
-    ///
-    /// # Errors
-    /// Never for a map that is full or an interface that is gone (those are in
-    /// [`Applied::failures`]); only if the maps themselves cannot be used.
-    pub fn apply(&mut self, plan: &Plan) -> Applied {
-        let mut applied = Applied::default();
-        let Plan {
-            revision: _,
-            names: _,
-            rows_added,
-            cidrs_set,
-            peers_set,
-            peers_removed,
-            endpoints_set,
-            endpoints_removed,
-            cidrs_removed,
-            rows_removed,
-        } = plan;
-        for key in rows_removed {
-            self.pending.rows.remove(key);
-        }
-        for net in cidrs_removed {
-            self.pending.cidrs.remove(net);
-        }
-        for (key, row) in rows_added {
-            if let Err(error) = self.add_row(*key, row) {
-                applied.failures.push(chain(&error));
-                self.pending.rows.insert(*key, Arc::clone(row));
-                self.lock_table(key.table, true);
-            }
-        }
-        for (net, class) in cidrs_set {
-            self.set_cidr(*net, *class, &mut applied);
-        }
-        for (ip, class) in peers_set {
-            self.set_peer(*ip, *class, &mut applied);
-        }
-        for ip in peers_removed {
-            self.pending.peers.remove(ip);
-            self.remove_peer(*ip, &mut applied);
-        }
-        for endpoint in endpoints_set {
-            self.set_endpoint(endpoint, &mut applied);
-        }
-        self.remove_endpoints(endpoints_removed, &mut applied);
-        // A table that could not be written whole may be in nobody's use any more.
-        self.unlock();
-        if cidrs_removed.is_empty() && rows_removed.is_empty() {
-            return applied;
-        }
-        rcu::grace_period();
-        for net in cidrs_removed {
-            if let Err(error) = absent_is_fine(self.maps.remove_cidr(*net)) {
-                applied.failures.push(chain(&failed("delete from", MAP_CIDRS4, error)));
-            }
-        }
-        if !cidrs_removed.is_empty() && !rows_removed.is_empty() {
-            // A program that found a prefix before it went may be about to read its class's row.
-            rcu::grace_period();
-        }
-        for key in rows_removed {
-            if let Err(error) = self.remove_row(*key) {
-                applied.failures.push(chain(&error));
-            }
-        }
-        applied
-    }
-
-    /// Tries again what could not be written.
-    pub fn retry(&mut self) -> Applied {
-        let mut applied = Applied::default();
-        let Pending { rows, cidrs, peers, stale_peers, endpoints } =
-            std::mem::take(&mut self.pending);
-        for (key, row) in rows {
-            if let Err(error) = self.add_row(key, &row) {
-                applied.failures.push(chain(&error));
-                self.pending.rows.insert(key, row);
-            }
-        }
-        for (net, class) in cidrs {
-            self.set_cidr(net, class, &mut applied);
-        }
-        for (ip, class) in peers {
-            self.set_peer(ip, class, &mut applied);
-        }
-        for ip in stale_peers {
-            self.remove_peer(ip, &mut applied);
-        }
-        for endpoint in endpoints.values() {
-            self.set_endpoint(endpoint, &mut applied);
-        }
-        self.unlock();
-        applied
-    }
-
-    /// Opens the endpoints again that were locked for something that is no longer missing.
-    fn unlock(&mut self) {
-        let locked: Vec<u32> = self
-            .endpoints
-            .by_ifindex
-            .iter()
-            .filter(|(_, armed)| armed.locked && !self.pending.locks(armed.word.table()))
-            .map(|(ifindex, _)| *ifindex)
-            .collect();
-        for ifindex in locked {
-            self.endpoints.lock(&self.maps, ifindex, false);
-        }
-    }
-
-    /// Whether something waits for [`Self::retry`].
-    #[must_use]
-    pub fn incomplete(&self) -> bool {
-        !self.pending.is_empty()
-    }
-
-    fn add_row(&mut self, key: RowKey, row: &Arc<[Interval]>) -> Result<(), DataplaneError> {
-        if self.rows.get(&key) == Some(row) {
-            return Ok(());
-        }
-        let place = match self.intervals.take(row) {
-            Placement::Shared(place) => place,
-            Placement::New(place) => {
-                for (index, interval) in (place.first..).zip(row.iter()) {
-                    if let Err(error) = self.maps.intervals.set(index, interval, 0) {
-                        self.intervals.give_back(row);
-                        return Err(failed("write to", MAP_INTERVALS, error));
-                    }
-                }
-                place
-            }
-            Placement::Full => {
-                return Err(failed(
-                    "find room in",
-                    MAP_INTERVALS,
-                    MapError::OutOfBounds { index: INTERVAL_SLOTS, max_entries: INTERVAL_SLOTS },
-                ));
-            }
-        };
-        if let Err(error) = self.maps.rows.insert(key, place, 0) {
-            self.intervals.give_back(row);
-            return Err(failed("write to", MAP_ROWS, error));
-        }
-        if let Some(old) = self.rows.insert(key, Arc::clone(row)) {
-            // A program may be reading it; the next row could be written over it.
-            rcu::grace_period();
-            self.intervals.give_back(&old);
-        }
-        Ok(())
-    }
-
-    fn remove_row(&mut self, key: RowKey) -> Result<(), DataplaneError> {
-        let Some(row) = self.rows.remove(&key) else {
-            return Ok(());
-        };
-        absent_is_fine(self.maps.rows.remove(&key))
-            .map_err(|error| failed("delete from", MAP_ROWS, error))?;
-        self.intervals.give_back(&row);
-        Ok(())
-    }
-
-    fn set_cidr(&mut self, net: IpNet, class: ClassId, applied: &mut Applied) {
-        self.pending.cidrs.remove(&net);
-        if let Err(error) = self.maps.set_cidr(net, class) {
-            applied.failures.push(chain(&failed("write to", MAP_CIDRS4, error)));
-            self.pending.cidrs.insert(net, class);
-            // A prefix that is missing may be an exception of one that is there: whoever could be
-            // judged by it is closed until it is written.
-            self.lock_all();
-        }
-    }
-
-    fn set_peer(&mut self, ip: IpAddr, class: ClassId, applied: &mut Applied) {
-        self.pending.peers.remove(&ip);
-        self.pending.stale_peers.remove(&ip);
-        if let Err(error) = self.maps.peers.insert(addr(ip), class, 0) {
-            applied.failures.push(chain(&failed("write to", MAP_PEERS, error)));
-            self.pending.peers.insert(ip, class);
-            // Its old class may allow too much; without one it is judged by prefix only, which
-            // allows less.
-            self.remove_peer(ip, applied);
-        }
-    }
-
-    /// Takes an address's class away; while that fails, everything that it could open is closed.
-    fn remove_peer(&mut self, ip: IpAddr, applied: &mut Applied) {
-        self.pending.stale_peers.remove(&ip);
-        if let Err(error) = absent_is_fine(self.maps.peers.remove(&addr(ip))) {
-            applied.failures.push(chain(&failed("delete from", MAP_PEERS, error)));
-            self.pending.stale_peers.insert(ip);
-            self.lock_all();
-        }
-    }
-
-    fn lock_table(&mut self, table: u32, locked: bool) {
-        let users: Vec<u32> = self
-            .endpoints
-            .by_ifindex
-            .iter()
-            .filter(|(_, armed)| armed.word.table() == table)
-            .map(|(ifindex, _)| *ifindex)
-            .collect();
-        for ifindex in users {
-            self.endpoints.lock(&self.maps, ifindex, locked);
-        }
-    }
-
-    fn lock_all(&mut self) {
-        let all: Vec<u32> = self.endpoints.by_ifindex.keys().copied().collect();
-        for ifindex in all {
-            self.endpoints.lock(&self.maps, ifindex, true);
-        }
-    }
-
-    fn set_endpoint(&mut self, plan: &EndpointPlan, applied: &mut Applied) {
-        let EndpointPlan { ifindex, interface, addresses, table, isolated, rejudge } = plan;
-        self.pending.endpoints.remove(ifindex);
-        let known = self.endpoints.by_ifindex.get(ifindex);
-        let generation = known.map_or(0, |armed| armed.word.generation());
-        let generation = if *rejudge { generation.wrapping_add(1) } else { generation };
-        let word = PolicyWord::new(*table, *isolated, generation);
-        let result = if known.is_some() {
-            self.endpoints.switch(&mut self.maps, *ifindex, word, addresses)
-        } else {
-            self.arm(*ifindex, interface, word, addresses)
-        };
-        if self.pending.locks(*table) {
-            self.endpoints.lock(&self.maps, *ifindex, true);
-        }
-        // Attached in any case: without a record, or with half of one, the programs close the
-        // interface, which without them would be open.
-        let attached = self.attach(*ifindex, interface);
-        if result.is_ok() && matches!(attached, Ok(true)) {
-            applied.armed.push((*ifindex, Arc::clone(interface)));
-        }
-        for error in [result.err(), attached.err()].into_iter().flatten() {
-            applied.failures.push(chain(&error));
-            self.pending.endpoints.insert(*ifindex, plan.clone());
-        }
-    }
-
-    fn arm(
-        &mut self,
-        ifindex: u32,
-        interface: &str,
-        word: PolicyWord,
-        addresses: &[IpAddr],
-    ) -> Result<(), DataplaneError> {
-        let pickup_until = self.arrival.as_ref().map_or(0, |arrival| arrival.pickup_until);
-        let (maps, quotas) = (&mut self.maps, self.quotas);
-        let new = New { ifindex, interface, word, addresses, quotas, pickup_until };
-        let slot = self.endpoints.arm(maps, &new)?;
-        if let Some(arrival) = &self.arrival {
-            let node = &self.node_addresses;
-            let generation = word.generation();
-            let seed = Seed { addresses, ifindex, slot, generation, node };
-            seed::seed(maps, &arrival.flows, &seed)
-                .map_err(|error| failed("write to", MAP_CT4, error))?;
-        }
-        Ok(())
-    }
-
-    /// Attaches if this agent has not yet. Whether it did.
-    fn attach(&mut self, ifindex: u32, interface: &str) -> Result<bool, DataplaneError> {
-        if self.attached.contains_key(&ifindex) {
-            return Ok(false);
-        }
-        let place = Place {
-            pins: self.pins.as_ref(),
-            state_dir: self.state_dir.as_deref(),
-            old_programs: &self.old_programs,
-        };
-        let attachment = attach::attach(&mut self.ebpf, &place, self.mode, ifindex, interface)?;
-        self.attached.insert(ifindex, attachment);
-        Ok(true)
-    }
-
-    fn remove_endpoints(&mut self, gone: &[u32], applied: &mut Applied) {
-        let mut slots = BTreeSet::new();
-        for ifindex in gone {
-            self.pending.endpoints.remove(ifindex);
-            if let Some(attachment) = self.attached.remove(ifindex) {
-                attachment.forget();
-            }
-            match self.endpoints.clear(&mut self.maps, *ifindex) {
-                Ok(slot) => slots.extend(slot),
-                Err(error) => applied.failures.push(chain(&error)),
-            }
-        }
-        if !slots.is_empty() {
-            super::sweep::purge(&mut self.maps, gone, &slots);
-        }
     }
 
     /// Detaches from an interface that is there but no longer enforced on: not used for pods.
@@ -662,102 +327,7 @@ impl Kernel {
     pub fn mode(&self) -> AttachMode {
         self.mode
     }
-
-    fn read_rows(&mut self) -> Result<(), DataplaneError> {
-        let mut broken = Vec::new();
-        for entry in self.maps.rows.iter() {
-            let (key, place) = entry.map_err(|error| failed("read", MAP_ROWS, error))?;
-            let row: Result<Arc<[Interval]>, _> = (place.first..place.first + place.count)
-                .map(|index| self.maps.intervals.get(&index, 0))
-                .collect();
-            match row {
-                Ok(row) if self.intervals.adopt(&row, place) => {
-                    self.rows.insert(key, row);
-                }
-                _ => broken.push(key),
-            }
-        }
-        // A row that cannot be read is as good as none: closed until it is written again.
-        for key in broken {
-            absent_is_fine(self.maps.rows.remove(&key))
-                .map_err(|error| failed("delete from", MAP_ROWS, error))?;
-        }
-        Ok(())
-    }
-
-    /// Addresses and classes as the kernel has them.
-    pub(super) fn read_peers(&self) -> Result<BTreeMap<IpAddr, ClassId>, DataplaneError> {
-        self.maps
-            .peers
-            .iter()
-            .map(|entry| entry.map(|(key, class): (Addr, ClassId)| (maps::ip(key), class)))
-            .collect::<Result<_, _>>()
-            .map_err(|error| failed("read", MAP_PEERS, error))
-    }
-
-    /// Prefixes and classes as the kernel has them.
-    pub(super) fn read_cidrs(&self) -> Result<BTreeMap<IpNet, ClassId>, DataplaneError> {
-        let mut found = BTreeMap::new();
-        let length = |bits: u32| u8::try_from(bits).unwrap_or(u8::MAX);
-        for entry in self.maps.cidrs4.iter() {
-            let (key, class) = entry.map_err(|error| failed("read", MAP_CIDRS4, error))?;
-            if let Ok(net) = IpNet::new(IpAddr::from(key.data()), length(key.prefix_len())) {
-                found.insert(net, class);
-            }
-        }
-        for entry in self.maps.cidrs6.iter() {
-            let (key, class) = entry.map_err(|error| failed("read", MAP_CIDRS4, error))?;
-            if let Ok(net) = IpNet::new(IpAddr::from(key.data()), length(key.prefix_len())) {
-                found.insert(net, class);
-            }
-        }
-        Ok(found)
-    }
 }
 
 /// A table number that no row has: whoever points to it allows nothing.
 pub(super) const CLOSED_TABLE: u32 = TABLE_MASK;
-
-/// An error with all its causes, in one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
-}
-
-/// Deleting what is not there has done what it should.
-fn absent_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
-    match result {
-        Err(MapError::KeyNotFound) => Ok(()),
-        Err(MapError::SyscallError(SyscallError { io_error, .. }))
-            if io_error.kind() == std::io::ErrorKind::NotFound =>
-        {
-            Ok(())
-        }
-        other => other,
-    }
-}
-
-fn read_meta(maps: &mut Maps, class_key: [u64; 2]) -> Result<Meta, DataplaneError> {
-    let meta = maps.meta.get(&0, 0).map_err(|error| failed("read", MAP_META, error))?;
-    match meta.abi {
-        ABI_VERSION => Ok(meta),
-        0 => {
-            let fresh = Meta { abi: ABI_VERSION, armed: 0, class_key };
-            maps.meta.set(0, fresh, 0).map_err(|error| failed("write to", MAP_META, error))?;
-            Ok(fresh)
-        }
-        other => Err(DataplaneError::ForeignPin {
-            path: PathBuf::from(MAP_META),
-            found: format!("ABI version {other}"),
-        }),
-    }
-}

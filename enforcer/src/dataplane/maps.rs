@@ -2,6 +2,7 @@
 
 use std::{fmt, net::IpAddr};
 
+use aya::sys::SyscallError;
 use aya::{
     Ebpf,
     maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf, lpm_trie::Key},
@@ -184,5 +185,18 @@ impl Maps {
             IpNet::V4(net) => self.cidrs4.remove(&Key::new(length, net.network().octets())),
             IpNet::V6(net) => self.cidrs6.remove(&Key::new(length, net.network().octets())),
         }
+    }
+}
+
+/// Deleting what is not there has done what it should.
+pub(super) fn absent_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
+    match result {
+        Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(SyscallError { io_error, .. }))
+            if io_error.kind() == std::io::ErrorKind::NotFound =>
+        {
+            Ok(())
+        }
+        other => other,
     }
 }

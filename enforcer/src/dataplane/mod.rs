@@ -5,6 +5,7 @@
 //! difference is written. Nothing here knows what a policy means.
 
 pub mod adopt;
+mod apply;
 mod attach;
 mod endpoints;
 pub mod error;
@@ -13,15 +14,17 @@ pub mod kernel;
 mod maps;
 pub mod netlink;
 pub mod object;
+mod read;
 mod remove;
 pub mod rings;
 mod seed;
 pub mod sweep;
 mod sys;
 
+pub use apply::Applied;
 pub use attach::AttachMode;
 pub use error::DataplaneError;
-pub use kernel::{Applied, Kernel, KernelConfig};
+pub use kernel::{Kernel, KernelConfig};
 pub use maps::RingMaps;
 pub use remove::{attached_anywhere, remove};
 pub use sys::{may_load, monotonic};

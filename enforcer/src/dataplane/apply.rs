@@ -1,0 +1,361 @@
+//! A plan into the maps, in its order; what fails is closed, kept and tried again.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use aya::maps::MapError;
+use enforcer_common::abi::{
+    ClassId, INTERVAL_SLOTS, Interval, MAP_CIDRS4, MAP_CT4, MAP_INTERVALS, MAP_PEERS, MAP_ROWS,
+    PolicyWord, RowKey,
+};
+use ipnet::IpNet;
+
+use super::{
+    DataplaneError, Kernel,
+    attach::{self, Place},
+    endpoints::New,
+    error::chain,
+    intervals::Placement,
+    maps::{absent_is_fine, addr, failed},
+    netlink::rcu,
+    seed::{self, Seed},
+};
+use crate::cluster::plan::{EndpointPlan, Plan};
+
+/// What became of a plan.
+#[derive(Debug, Default)]
+pub struct Applied {
+    /// What could not be written, in words. It is tried again by [`Kernel::retry`].
+    pub failures: Vec<String>,
+    /// Endpoints that were armed now: interface index and name.
+    pub armed: Vec<(u32, Arc<str>)>,
+}
+
+/// What could not be written yet.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    pub(super) rows: BTreeMap<RowKey, Arc<[Interval]>>,
+    pub(super) cidrs: BTreeMap<IpNet, ClassId>,
+    pub(super) peers: BTreeMap<IpAddr, ClassId>,
+    /// Addresses whose class must go, and is there still.
+    stale_peers: BTreeSet<IpAddr>,
+    pub(super) endpoints: BTreeMap<u32, EndpointPlan>,
+}
+
+impl Pending {
+    fn is_empty(&self) -> bool {
+        let Self { rows, cidrs, peers, stale_peers, endpoints } = self;
+        rows.is_empty()
+            && cidrs.is_empty()
+            && peers.is_empty()
+            && stale_peers.is_empty()
+            && endpoints.is_empty()
+    }
+
+    /// Whether what is missing could let something through at a pod with this table: one of its
+    /// rows, a prefix that may be an exception, or a class that is there still.
+    fn locks(&self, table: u32) -> bool {
+        !self.cidrs.is_empty()
+            || !self.stale_peers.is_empty()
+            || self.rows.keys().any(|key| key.table == table)
+    }
+}
+
+impl Kernel {
+    /// Writes a plan, in its order.
+    ///
+    /// # Errors
+    /// Never for a map that is full or an interface that is gone (those are in
+    /// [`Applied::failures`]); only if the maps themselves cannot be used.
+    pub fn apply(&mut self, plan: &Plan) -> Applied {
+        let mut applied = Applied::default();
+        let Plan {
+            revision: _,
+            names: _,
+            rows_added,
+            cidrs_set,
+            peers_set,
+            peers_removed,
+            endpoints_set,
+            endpoints_removed,
+            cidrs_removed,
+            rows_removed,
+        } = plan;
+        for key in rows_removed {
+            self.pending.rows.remove(key);
+        }
+        for net in cidrs_removed {
+            self.pending.cidrs.remove(net);
+        }
+        for (key, row) in rows_added {
+            if let Err(error) = self.add_row(*key, row) {
+                applied.failures.push(chain(&error));
+                self.pending.rows.insert(*key, Arc::clone(row));
+                self.lock_table(key.table, true);
+            }
+        }
+        for (net, class) in cidrs_set {
+            self.set_cidr(*net, *class, &mut applied);
+        }
+        for (ip, class) in peers_set {
+            self.set_peer(*ip, *class, &mut applied);
+        }
+        for ip in peers_removed {
+            self.pending.peers.remove(ip);
+            self.remove_peer(*ip, &mut applied);
+        }
+        for endpoint in endpoints_set {
+            self.set_endpoint(endpoint, &mut applied);
+        }
+        self.remove_endpoints(endpoints_removed, &mut applied);
+        // A table that could not be written whole may be in nobody's use any more.
+        self.unlock();
+        if cidrs_removed.is_empty() && rows_removed.is_empty() {
+            return applied;
+        }
+        rcu::grace_period();
+        for net in cidrs_removed {
+            if let Err(error) = absent_is_fine(self.maps.remove_cidr(*net)) {
+                applied.failures.push(chain(&failed("delete from", MAP_CIDRS4, error)));
+            }
+        }
+        if !cidrs_removed.is_empty() && !rows_removed.is_empty() {
+            // A program that found a prefix before it went may be about to read its class's row.
+            rcu::grace_period();
+        }
+        for key in rows_removed {
+            if let Err(error) = self.remove_row(*key) {
+                applied.failures.push(chain(&error));
+            }
+        }
+        applied
+    }
+
+    /// Tries again what could not be written.
+    pub fn retry(&mut self) -> Applied {
+        let mut applied = Applied::default();
+        let Pending { rows, cidrs, peers, stale_peers, endpoints } =
+            std::mem::take(&mut self.pending);
+        for (key, row) in rows {
+            if let Err(error) = self.add_row(key, &row) {
+                applied.failures.push(chain(&error));
+                self.pending.rows.insert(key, row);
+            }
+        }
+        for (net, class) in cidrs {
+            self.set_cidr(net, class, &mut applied);
+        }
+        for (ip, class) in peers {
+            self.set_peer(ip, class, &mut applied);
+        }
+        for ip in stale_peers {
+            self.remove_peer(ip, &mut applied);
+        }
+        for endpoint in endpoints.values() {
+            self.set_endpoint(endpoint, &mut applied);
+        }
+        self.unlock();
+        applied
+    }
+
+    /// Opens the endpoints again that were locked for something that is no longer missing.
+    fn unlock(&mut self) {
+        let locked: Vec<u32> = self
+            .endpoints
+            .by_ifindex
+            .iter()
+            .filter(|(_, armed)| armed.locked && !self.pending.locks(armed.word.table()))
+            .map(|(ifindex, _)| *ifindex)
+            .collect();
+        for ifindex in locked {
+            self.endpoints.lock(&self.maps, ifindex, false);
+        }
+    }
+
+    /// Whether something waits for [`Self::retry`].
+    #[must_use]
+    pub fn incomplete(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    fn add_row(&mut self, key: RowKey, row: &Arc<[Interval]>) -> Result<(), DataplaneError> {
+        if self.rows.get(&key) == Some(row) {
+            return Ok(());
+        }
+        let place = match self.intervals.take(row) {
+            Placement::Shared(place) => place,
+            Placement::New(place) => {
+                for (index, interval) in (place.first..).zip(row.iter()) {
+                    if let Err(error) = self.maps.intervals.set(index, interval, 0) {
+                        self.intervals.give_back(row);
+                        return Err(failed("write to", MAP_INTERVALS, error));
+                    }
+                }
+                place
+            }
+            Placement::Full => {
+                return Err(failed(
+                    "find room in",
+                    MAP_INTERVALS,
+                    MapError::OutOfBounds { index: INTERVAL_SLOTS, max_entries: INTERVAL_SLOTS },
+                ));
+            }
+        };
+        if let Err(error) = self.maps.rows.insert(key, place, 0) {
+            self.intervals.give_back(row);
+            return Err(failed("write to", MAP_ROWS, error));
+        }
+        if let Some(old) = self.rows.insert(key, Arc::clone(row)) {
+            // A program may be reading it; the next row could be written over it.
+            rcu::grace_period();
+            self.intervals.give_back(&old);
+        }
+        Ok(())
+    }
+
+    fn remove_row(&mut self, key: RowKey) -> Result<(), DataplaneError> {
+        let Some(row) = self.rows.remove(&key) else {
+            return Ok(());
+        };
+        absent_is_fine(self.maps.rows.remove(&key))
+            .map_err(|error| failed("delete from", MAP_ROWS, error))?;
+        self.intervals.give_back(&row);
+        Ok(())
+    }
+
+    fn set_cidr(&mut self, net: IpNet, class: ClassId, applied: &mut Applied) {
+        self.pending.cidrs.remove(&net);
+        if let Err(error) = self.maps.set_cidr(net, class) {
+            applied.failures.push(chain(&failed("write to", MAP_CIDRS4, error)));
+            self.pending.cidrs.insert(net, class);
+            // A prefix that is missing may be an exception of one that is there: whoever could be
+            // judged by it is closed until it is written.
+            self.lock_all();
+        }
+    }
+
+    fn set_peer(&mut self, ip: IpAddr, class: ClassId, applied: &mut Applied) {
+        self.pending.peers.remove(&ip);
+        self.pending.stale_peers.remove(&ip);
+        if let Err(error) = self.maps.peers.insert(addr(ip), class, 0) {
+            applied.failures.push(chain(&failed("write to", MAP_PEERS, error)));
+            self.pending.peers.insert(ip, class);
+            // Its old class may allow too much; without one it is judged by prefix only, which
+            // allows less.
+            self.remove_peer(ip, applied);
+        }
+    }
+
+    /// Takes an address's class away; while that fails, everything that it could open is closed.
+    fn remove_peer(&mut self, ip: IpAddr, applied: &mut Applied) {
+        self.pending.stale_peers.remove(&ip);
+        if let Err(error) = absent_is_fine(self.maps.peers.remove(&addr(ip))) {
+            applied.failures.push(chain(&failed("delete from", MAP_PEERS, error)));
+            self.pending.stale_peers.insert(ip);
+            self.lock_all();
+        }
+    }
+
+    fn lock_table(&mut self, table: u32, locked: bool) {
+        let users: Vec<u32> = self
+            .endpoints
+            .by_ifindex
+            .iter()
+            .filter(|(_, armed)| armed.word.table() == table)
+            .map(|(ifindex, _)| *ifindex)
+            .collect();
+        for ifindex in users {
+            self.endpoints.lock(&self.maps, ifindex, locked);
+        }
+    }
+
+    fn lock_all(&mut self) {
+        let all: Vec<u32> = self.endpoints.by_ifindex.keys().copied().collect();
+        for ifindex in all {
+            self.endpoints.lock(&self.maps, ifindex, true);
+        }
+    }
+
+    fn set_endpoint(&mut self, plan: &EndpointPlan, applied: &mut Applied) {
+        let EndpointPlan { ifindex, interface, addresses, table, isolated, rejudge } = plan;
+        self.pending.endpoints.remove(ifindex);
+        let known = self.endpoints.by_ifindex.get(ifindex);
+        let generation = known.map_or(0, |armed| armed.word.generation());
+        let generation = if *rejudge { generation.wrapping_add(1) } else { generation };
+        let word = PolicyWord::new(*table, *isolated, generation);
+        let result = if known.is_some() {
+            self.endpoints.switch(&mut self.maps, *ifindex, word, addresses)
+        } else {
+            self.arm(*ifindex, interface, word, addresses)
+        };
+        if self.pending.locks(*table) {
+            self.endpoints.lock(&self.maps, *ifindex, true);
+        }
+        // Attached in any case: without a record, or with half of one, the programs close the
+        // interface, which without them would be open.
+        let attached = self.attach(*ifindex, interface);
+        if result.is_ok() && matches!(attached, Ok(true)) {
+            applied.armed.push((*ifindex, Arc::clone(interface)));
+        }
+        for error in [result.err(), attached.err()].into_iter().flatten() {
+            applied.failures.push(chain(&error));
+            self.pending.endpoints.insert(*ifindex, plan.clone());
+        }
+    }
+
+    fn arm(
+        &mut self,
+        ifindex: u32,
+        interface: &str,
+        word: PolicyWord,
+        addresses: &[IpAddr],
+    ) -> Result<(), DataplaneError> {
+        let pickup_until = self.arrival.as_ref().map_or(0, |arrival| arrival.pickup_until);
+        let (maps, quotas) = (&mut self.maps, self.quotas);
+        let new = New { ifindex, interface, word, addresses, quotas, pickup_until };
+        let slot = self.endpoints.arm(maps, &new)?;
+        if let Some(arrival) = &self.arrival {
+            let node = &self.node_addresses;
+            let generation = word.generation();
+            let seed = Seed { addresses, ifindex, slot, generation, node };
+            seed::seed(maps, &arrival.flows, &seed)
+                .map_err(|error| failed("write to", MAP_CT4, error))?;
+        }
+        Ok(())
+    }
+
+    /// Attaches if this agent has not yet. Whether it did.
+    pub(super) fn attach(&mut self, ifindex: u32, interface: &str) -> Result<bool, DataplaneError> {
+        if self.attached.contains_key(&ifindex) {
+            return Ok(false);
+        }
+        let place = Place {
+            pins: self.pins.as_ref(),
+            state_dir: self.state_dir.as_deref(),
+            old_programs: &self.old_programs,
+        };
+        let attachment = attach::attach(&mut self.ebpf, &place, self.mode, ifindex, interface)?;
+        self.attached.insert(ifindex, attachment);
+        Ok(true)
+    }
+
+    fn remove_endpoints(&mut self, gone: &[u32], applied: &mut Applied) {
+        let mut slots = BTreeSet::new();
+        for ifindex in gone {
+            self.pending.endpoints.remove(ifindex);
+            if let Some(attachment) = self.attached.remove(ifindex) {
+                attachment.forget();
+            }
+            match self.endpoints.clear(&mut self.maps, *ifindex) {
+                Ok(slot) => slots.extend(slot),
+                Err(error) => applied.failures.push(chain(&error)),
+            }
+        }
+        if !slots.is_empty() {
+            super::sweep::purge(&mut self.maps, gone, &slots);
+        }
+    }
+}
