@@ -15,7 +15,7 @@ use enforcer_common::{
 };
 
 use crate::{
-    event, fragment,
+    aging, event, fragment,
     hook::{self, DROP, PASS},
     judge::{Flow, from_node, judge_flow, judge_packet, judge_reverse},
     maps::{CT4, CT6},
@@ -152,7 +152,7 @@ fn touch(state: &State, e: &mut CtEntry) {
 }
 
 #[inline(always)]
-fn add(counter: &mut i64, by: i64) {
+pub(crate) fn add(counter: &mut i64, by: i64) {
     let counter: *mut i64 = counter;
     // SAFETY: aligned, lives as long as the map, only ever changed atomically. Core offers no
     // read-modify-write for this target; the plain instruction has been there since Linux 3.18.
@@ -229,9 +229,11 @@ fn advance(skb: *mut __sk_buff, state: &State, e: &mut CtEntry, from_origin: boo
     let (origin, reply) = if from_origin { (next, e.seen_reply) } else { (e.seen_origin, next) };
     if e.flags & CT_ESTABLISHED == 0 && established(packet.proto, origin, reply) {
         if let (Some(counts), Some(endpoint)) = (hook::counts(state.slot), hook::at(state.slot)) {
-            if counts.established >= i64::from(endpoint.quota_established)
+            let quota = i64::from(endpoint.quota_established);
+            if counts.established >= quota
                 && state.isolated_at_all()
                 && e.flags & CT_FROM_NODE == 0
+                && (aging::age(state.now) == 0 || counts.established >= quota)
             {
                 return event::tell(Skb::new(skb), state, Reason::ConntrackFull);
             }
@@ -347,7 +349,11 @@ fn record(state: &State, entry: &CtEntry, mode: u32) -> bool {
         return false;
     };
     // The quota is against peers; the node always comes in, whatever they do.
-    if counts.half >= i64::from(endpoint.quota_half) && entry.flags & CT_FROM_NODE == 0 {
+    let quota = i64::from(endpoint.quota_half);
+    if counts.half >= quota
+        && entry.flags & CT_FROM_NODE == 0
+        && (aging::age(state.now) == 0 || counts.half >= quota)
+    {
         return false;
     }
     let mut replaced = 0;

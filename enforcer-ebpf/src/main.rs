@@ -7,6 +7,7 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 
+mod aging;
 mod event;
 mod flow;
 mod fragment;

@@ -10,7 +10,7 @@ use std::{
 
 use aya::{Ebpf, programs::SchedClassifier};
 use enforcer_common::abi::{
-    COUNTER_SLOTS, CtEntry, CtKey4, CtKey6, Direction, INTERVAL_SLOTS, Interval, MAP_META,
+    COUNTER_SLOTS, CtEntry, CtKey4, CtKey6, Direction, INTERVAL_SLOTS, Interval, MAP_CT4, MAP_META,
     MAP_NODE_ADDRS, Meta, PolicyWord, RowKey, TABLE_MASK, lane,
 };
 
@@ -302,6 +302,14 @@ impl Kernel {
     #[must_use]
     pub fn flow4(&self, key: &CtKey4) -> Option<CtEntry> {
         self.maps.ct4.get(key, 0).ok()
+    }
+
+    /// Writes the conntrack entry of an IPv4 flow: for tests that need one of a certain age.
+    ///
+    /// # Errors
+    /// If the map cannot be written.
+    pub fn set_flow4(&mut self, key: &CtKey4, entry: &CtEntry) -> Result<(), DataplaneError> {
+        self.maps.ct4.insert(key, entry, 0).map_err(|error| failed("write to", MAP_CT4, error))
     }
 
     /// The conntrack entry of an IPv6 flow.

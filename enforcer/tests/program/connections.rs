@@ -1,8 +1,13 @@
 //! Flows: what opens one, what rides on it, what ends it.
 
 use enforcer_common::{
-    abi::Direction::{Egress, Ingress},
+    abi::{
+        CtKey4,
+        Direction::{Egress, Ingress},
+    },
+    conntrack::SECOND,
     reason::Reason,
+    verdict::proto::TCP,
 };
 
 use crate::{
@@ -236,4 +241,32 @@ fn a_full_quota_closes_new_flows_and_touches_no_old_one() {
     assert_eq!(tally[&Reason::ConntrackFull], 44);
     lab.fast(Ingress, &tcp(FRIEND4, POD4, (1_000, 80), ACK));
     assert_eq!(lab.kernel.flows(1), Some((256, 1)));
+}
+
+#[test]
+fn without_an_agent_a_full_quota_makes_room_by_itself() {
+    let mut lab = Lab::strict();
+    let syn = |port| tcp(FRIEND4, POD4, (port, 80), SYN);
+    for port in 2_000..2_256 {
+        lab.expect(Ingress, &syn(port), Reason::Allowed, true);
+    }
+    lab.expect(Ingress, &syn(3_000), Reason::ConntrackFull, true);
+    // All but the last have been silent for longer than a handshake may take.
+    for port in 2_000..2_255 {
+        let key = CtKey4 {
+            ifindex: 1,
+            local: u32::from_ne_bytes(POD4),
+            remote: u32::from_ne_bytes(FRIEND4),
+            local_port: 80,
+            remote_port: port,
+            proto: u32::from(TCP),
+        };
+        let mut entry = lab.kernel.flow4(&key).unwrap();
+        entry.last_seen = entry.last_seen.saturating_sub(121 * SECOND);
+        lab.kernel.set_flow4(&key, &entry).unwrap();
+    }
+    // The table was walked in vain a moment ago; it is walked at most once a second.
+    std::thread::sleep(std::time::Duration::from_millis(1_100));
+    lab.expect(Ingress, &syn(3_000), Reason::Allowed, true);
+    assert_eq!(lab.kernel.flows(1), Some((2, 0)));
 }

@@ -1,0 +1,97 @@
+//! Aging without an agent: when an endpoint's quota is full, expired flows are deleted then and
+//! there.
+//!
+//! The agent's sweep keeps room while it lives. While none does, flows that are over would fill
+//! the quotas and close pods; so the program that finds one full walks the table itself, at most
+//! once a second on the whole node.
+
+use core::ffi::{c_long, c_void};
+
+use aya_ebpf::helpers::generated::bpf_for_each_map_elem;
+use enforcer_common::{
+    abi::{CT_ESTABLISHED, CtEntry, CtKey4, CtKey6},
+    conntrack::{SECOND, expired},
+};
+
+use crate::{
+    flow::add,
+    hook,
+    maps::{CT4, CT6},
+};
+
+/// Slot 0 is no endpoint's: one of its clocks says when the table was last walked.
+const WALK: u32 = 0;
+
+/// Deletes expired flows, unless that was done within the last second. Returns 1 if it walked.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn age(now: u64) -> u32 {
+    let Some(walk) = hook::counts(WALK) else {
+        return 0;
+    };
+    if now.saturating_sub(walk.last_egress) < SECOND {
+        return 0;
+    }
+    walk.last_egress = now;
+    let mut now = now;
+    let context: *mut c_void = (&raw mut now).cast();
+    let four: extern "C" fn(*mut c_void, *const CtKey4, *mut CtEntry, *mut u64) -> c_long = expire4;
+    let six: extern "C" fn(*mut c_void, *const CtKey6, *mut CtEntry, *mut u64) -> c_long = expire6;
+    // SAFETY: the map and the callback's signature belong together; the context outlives the call.
+    unsafe { bpf_for_each_map_elem((&raw const CT4).cast_mut().cast(), four as _, context, 0) };
+    // SAFETY: as above.
+    unsafe { bpf_for_each_map_elem((&raw const CT6).cast_mut().cast(), six as _, context, 0) };
+    1
+}
+
+/// Takes one flow off its endpoint's counts.
+#[inline(always)]
+fn uncount(slot: u16, flags: u8) {
+    if let Some(counts) = hook::counts(u32::from(slot)) {
+        let count =
+            if flags & CT_ESTABLISHED != 0 { &mut counts.established } else { &mut counts.half };
+        add(count, -1);
+    }
+}
+
+/// What the entry says, if it is over.
+#[inline(always)]
+fn over(proto: u32, entry: *const CtEntry, now: *const u64) -> Option<(u16, u8)> {
+    // SAFETY: the helper passes the element that it stands on.
+    let entry = unsafe { &*entry };
+    // SAFETY: the helper passes the context that it was given.
+    let now = unsafe { *now };
+    expired(proto as u8, entry, now).then_some((entry.slot, entry.flags))
+}
+
+extern "C" fn expire4(
+    _map: *mut c_void,
+    key: *const CtKey4,
+    entry: *mut CtEntry,
+    now: *mut u64,
+) -> c_long {
+    // SAFETY: the helper passes the key of the element that it stands on.
+    let key = unsafe { *key };
+    if let Some((slot, flags)) = over(key.proto, entry, now)
+        && CT4.remove(key).is_ok()
+    {
+        uncount(slot, flags);
+    }
+    0
+}
+
+extern "C" fn expire6(
+    _map: *mut c_void,
+    key: *const CtKey6,
+    entry: *mut CtEntry,
+    now: *mut u64,
+) -> c_long {
+    // SAFETY: the helper passes the key of the element that it stands on.
+    let key = unsafe { *key };
+    if let Some((slot, flags)) = over(key.proto, entry, now)
+        && CT6.remove(key).is_ok()
+    {
+        uncount(slot, flags);
+    }
+    0
+}
