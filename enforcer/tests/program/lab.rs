@@ -2,10 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
-use aya::{
-    programs::{TestRun as _, TestRunOptions},
-    test_helpers::NetNsGuard,
-};
+use aya::programs::{TestRun as _, TestRunOptions};
 use enforcer::{
     cluster::plan::{EndpointPlan, Plan},
     dataplane::{AttachMode, Kernel, KernelConfig},
@@ -47,7 +44,6 @@ pub(crate) struct Lab {
     pub(crate) kernel: Kernel,
     rings: enforcer::dataplane::RingMaps,
     counters: Vec<u64>,
-    _netns: NetNsGuard,
 }
 
 /// What one packet did.
@@ -90,7 +86,10 @@ pub(crate) fn all() -> Arc<[Interval]> {
 impl Lab {
     /// Isolated in `isolated` (ingress, egress); friends may do what `rows` says.
     pub(crate) fn new(isolated: [bool; 2], rows: [Arc<[Interval]>; 2]) -> Self {
-        let netns = NetNsGuard::new().expect("a network namespace: this test needs root");
+        // Without a name it goes with the thread, even if that is killed.
+        // SAFETY: takes flags only, and changes nothing but the calling thread's namespace.
+        let entered = unsafe { libc::unshare(libc::CLONE_NEWNET) };
+        assert_eq!(entered, 0, "a network namespace: this test needs root");
         let (kernel, rings) = Kernel::open(&KernelConfig {
             bpf_dir: None,
             state_dir: None,
@@ -99,7 +98,7 @@ impl Lab {
             class_key: [1, 2],
         })
         .unwrap_or_else(|e| panic!("{e}: {:?}", std::error::Error::source(&e)));
-        let mut lab = Self { kernel, rings, counters: Vec::new(), _netns: netns };
+        let mut lab = Self { kernel, rings, counters: Vec::new() };
         lab.kernel.set_node_addresses([IpAddr::from(NODE4)]).unwrap();
         lab.counters = lab.kernel.counters().unwrap();
         let [ingress, egress] = rows;
