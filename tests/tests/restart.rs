@@ -195,20 +195,26 @@ fn a_laboratory_takes_its_agent_and_all_its_files_along() {
 #[test]
 fn two_agents_on_one_run_directory_are_refused_and_the_first_goes_on() {
     let world = shop("tcx");
-    let second = std::process::Command::new(world.agent.binary())
-        .args(["agent", "--manifests"])
-        .arg(world.manifests.path())
-        .arg("--run-dir")
-        .arg(world.agent.run_dir())
-        .arg("--bpf-dir")
-        .arg(world.agent.bpf_dir())
-        .arg("--state-dir")
-        .arg(world.lab.dir().join("second"))
-        .output()
-        .expect("started");
-    assert_eq!(second.status.code(), Some(1));
-    let said = String::from_utf8_lossy(&second.stderr).into_owned();
-    assert!(said.contains("another agent is running"), "{said}");
+    let path = |path: &std::path::Path| path.display().to_string();
+    // Bounded: one that is not refused would run for good.
+    let second = world.lab.node().command(
+        "timeout",
+        &[
+            "5",
+            &path(world.agent.binary()),
+            "agent",
+            "--manifests",
+            &path(world.manifests.path()),
+            "--run-dir",
+            &path(world.agent.run_dir()),
+            "--bpf-dir",
+            &path(world.agent.bpf_dir()),
+            "--state-dir",
+            &path(&world.lab.dir().join("second")),
+        ],
+    );
+    let refusal = second.expect_err("a second agent is refused").chain();
+    assert!(refusal.contains("another agent is running"), "{refusal}");
     world.policies(&policy::deny("app=server", &["Ingress"]));
     world.settle();
     world.closed(client());
