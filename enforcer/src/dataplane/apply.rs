@@ -335,7 +335,7 @@ impl Kernel {
         let place = Place {
             pins: self.pins.as_ref(),
             state_dir: self.state_dir.as_deref(),
-            old_programs: &self.old_programs,
+            our_programs: &self.our_programs,
         };
         let attachment = attach::attach(&mut self.ebpf, &place, self.mode, ifindex, interface)?;
         self.attached.insert(ifindex, attachment);
@@ -346,9 +346,8 @@ impl Kernel {
         let mut slots = BTreeSet::new();
         for ifindex in gone {
             self.pending.endpoints.remove(ifindex);
-            if let Some(attachment) = self.attached.remove(ifindex) {
-                attachment.forget();
-            }
+            self.attached.remove(ifindex);
+            attach::forget(&self.place(), *ifindex);
             match self.endpoints.clear(&mut self.maps, *ifindex) {
                 Ok(slot) => slots.extend(slot),
                 Err(error) => applied.failures.push(chain(&error)),

@@ -62,8 +62,8 @@ const fn hook(direction: Direction) -> (TcAttachType, &'static str) {
 /// One program on one interface.
 #[derive(Debug)]
 enum Link {
-    /// Pinned at this path.
-    Tcx(PathBuf),
+    /// Pinned.
+    Tcx,
     /// Without a path in a load without pins: the link lives as long as the agent.
     Held(#[expect(dead_code, reason = "held so that it lives")] SchedClassifierLink),
     /// A filter. Dropping the library's link would detach it, and enforcement must outlive us.
@@ -75,7 +75,7 @@ enum Link {
 /// Both programs of an interface.
 #[derive(Debug)]
 pub(super) struct Attachment {
-    links: Vec<Link>,
+    _links: Vec<Link>,
 }
 
 /// Name of the program that judges a direction.
@@ -98,8 +98,8 @@ pub(super) struct Place<'a> {
     pub(super) pins: Option<&'a PinPaths>,
     /// Notes of qdiscs.
     pub(super) state_dir: Option<&'a Path>,
-    /// Programs of the agent before.
-    pub(super) old_programs: &'a [u32],
+    /// Programs that are ours: this agent's, and those of the agent before.
+    pub(super) our_programs: &'a [u32],
 }
 
 /// Attaches both programs, or takes over what an earlier agent attached.
@@ -127,7 +127,7 @@ pub(super) fn attach(
             source,
         })?);
     }
-    Ok(Attachment { links })
+    Ok(Attachment { _links: links })
 }
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
@@ -151,7 +151,7 @@ fn tcx(
         if let Ok(id) = program.attach_to_link(link) {
             // The pin holds the link; ours may close.
             drop(program.take_link(id)?);
-            return Ok(Link::Tcx(path));
+            return Ok(Link::Tcx);
         }
         fs::remove_file(&path)?;
     }
@@ -159,7 +159,7 @@ fn tcx(
     let id = program.attach_with_options(interface, hook, options)?;
     let link: FdLink = program.take_link(id)?.try_into()?;
     link.pin(&path)?;
-    Ok(Link::Tcx(path))
+    Ok(Link::Tcx)
 }
 
 /// The note that the clsact qdisc of an interface is ours to remove.
@@ -175,7 +175,7 @@ fn clsact(
     direction: Direction,
 ) -> Result<Link, AnyError> {
     let (hook, _) = hook(direction);
-    let Place { old_programs, state_dir, .. } = place;
+    let Place { our_programs, state_dir, .. } = place;
     if !tc::has_clsact(ifindex)? {
         qdisc_add_clsact(interface)?;
         if let Some(state_dir) = state_dir {
@@ -189,7 +189,7 @@ fn clsact(
     let filters = tc::filters(ifindex, parent(direction))?;
     let ours = filters
         .iter()
-        .find(|filter| filter.program_id.is_some_and(|id| old_programs.contains(&id)));
+        .find(|filter| filter.program_id.is_some_and(|id| our_programs.contains(&id)));
     let id = if let Some(ours) = ours {
         let link = SchedClassifierLink::attached(
             interface,
@@ -218,15 +218,17 @@ const fn parent(direction: Direction) -> tc::Parent {
     }
 }
 
-impl Attachment {
-    /// Forgets the attachment of an interface that is gone: the kernel has detached already.
-    pub(super) fn forget(self) {
-        for link in self.links {
-            if let Link::Tcx(path) = link {
-                // Gone already is as good.
-                let _gone = fs::remove_file(path);
-            }
-        }
+/// Forgets what was remembered of an interface that is gone, whoever attached to it: the kernel has
+/// detached already.
+pub(super) fn forget(place: &Place<'_>, ifindex: u32) {
+    let mut paths = Vec::new();
+    if let Some(pins) = place.pins {
+        paths.extend(Direction::BOTH.map(|direction| link_path(pins, ifindex, direction)));
+    }
+    paths.extend(place.state_dir.map(|state_dir| made_clsact(state_dir, ifindex)));
+    for path in paths {
+        // Gone already is as good.
+        let _gone = fs::remove_file(path);
     }
 }
 

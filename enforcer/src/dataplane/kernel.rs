@@ -17,7 +17,7 @@ use enforcer_common::abi::{
 use super::{
     AttachMode, DataplaneError,
     apply::Pending,
-    attach::{self, Attachment},
+    attach::{self, Attachment, Place},
     endpoints::{Endpoints, Quotas},
     intervals::Allocator,
     maps::{self, Maps, RingMaps, absent_is_fine, addr, failed},
@@ -54,7 +54,8 @@ pub struct Kernel {
     pub(super) pins: Option<PinPaths>,
     pub(super) state_dir: Option<PathBuf>,
     pub(super) mode: AttachMode,
-    pub(super) old_programs: Vec<u32>,
+    /// This agent's programs and those of the agent before.
+    pub(super) our_programs: Vec<u32>,
     pub(super) programs: Vec<u32>,
     pub(super) intervals: Allocator,
     pub(super) rows: HashMap<RowKey, Arc<[Interval]>>,
@@ -112,7 +113,7 @@ impl Kernel {
             pins,
             state_dir: config.state_dir.clone(),
             mode: config.attach.resolve(),
-            old_programs,
+            our_programs: [old_programs, programs.clone()].concat(),
             programs,
             intervals: Allocator::new(INTERVAL_SLOTS),
             rows: HashMap::new(),
@@ -211,14 +212,21 @@ impl Kernel {
         attached.filter(|ifindex| !attach::in_place(self.mode, &self.programs, *ifindex)).collect()
     }
 
+    pub(super) fn place(&self) -> Place<'_> {
+        Place {
+            pins: self.pins.as_ref(),
+            state_dir: self.state_dir.as_deref(),
+            our_programs: &self.our_programs,
+        }
+    }
+
     /// Attaches again where our programs were displaced.
     ///
     /// # Errors
     /// If the kernel refuses.
     pub fn reattach(&mut self, ifindex: u32, interface: &str) -> Result<(), DataplaneError> {
-        if let Some(attachment) = self.attached.remove(&ifindex) {
-            attachment.forget();
-        }
+        // What is still in place is taken over by an atomic update, so there is no gap.
+        self.attached.remove(&ifindex);
         self.attach(ifindex, interface).map(|_new| ())
     }
 
