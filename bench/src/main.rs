@@ -32,10 +32,10 @@ enum Bench {
     /// What one packet costs in the programs
     Program {
         /// Rounds in which all variants take turns
-        #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=31))]
         rounds: u32,
         /// Packets of each variant in a round
-        #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u16).range(1..=2000))]
+        #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u16).range(1..=500))]
         packets: u16,
     },
     /// From a change in the manifests to the first packet judged by it
