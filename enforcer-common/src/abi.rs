@@ -26,13 +26,13 @@ pub const MAP_IFINDEX_SLOT: &str = "IFINDEX_SLOT";
 pub const MAP_POD_ADDRS: &str = "POD_ADDRS";
 /// Hash from [`Addr`] to `u8` (1): the node's own addresses.
 pub const MAP_NODE_ADDRS: &str = "NODE_ADDRS";
-/// Hash from [`Addr`] to [`ClassId`]: pods' addresses.
+/// Hash from [`Addr`] to [`Peer`]: pods' addresses.
 pub const MAP_PEERS: &str = "PEERS";
 /// LPM trie from IPv4 prefix to [`ClassId`].
 pub const MAP_CIDRS4: &str = "CIDRS4";
 /// LPM trie from IPv6 prefix to [`ClassId`].
 pub const MAP_CIDRS6: &str = "CIDRS6";
-/// Hash from [`RowKey`] to [`RowRef`].
+/// Hash from [`RowKey`] to [`Row`].
 pub const MAP_ROWS: &str = "ROWS";
 /// Array of [`Interval`].
 pub const MAP_INTERVALS: &str = "INTERVALS";
@@ -299,6 +299,30 @@ pub struct RowRef {
     pub count: u32,
 }
 
+/// A pod's address and its class.
+///
+/// Values of hash maps that verdicts hang on carry their key: an element that is deleted may serve
+/// another key at once (`kernel/bpf/memalloc.c`), while a program that has just looked it up is
+/// held up before it reads. Reading the value first and its key after shows that.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(C, align(8))]
+pub struct Peer {
+    /// The class.
+    pub class: ClassId,
+    /// The key under which this value stands.
+    pub addr: Addr,
+}
+
+/// A row, with its key for the reason that [`Peer`] has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(C, align(8))]
+pub struct Row {
+    /// Where its intervals are.
+    pub place: RowRef,
+    /// The key under which this value stands.
+    pub key: RowKey,
+}
+
 /// [`Interval::action`]: drop.
 pub const ACTION_DENY: u8 = 0;
 /// [`Interval::action`]: pass.
@@ -525,6 +549,8 @@ no_padding! {
     AddrKey = u32, Addr;
     RowKey = u64, u32, u32;
     RowRef = u32, u32;
+    Peer = u64, Addr;
+    Row = RowRef, RowKey;
     Interval = u32, u32, u8, u8, u16;
     CtKey4 = u32, u32, u32, u16, u16, u32;
     CtKey6 = u32, [u32; 4], [u32; 4], u16, u16, u32;
@@ -554,6 +580,8 @@ pod!(
     AddrKey,
     RowKey,
     RowRef,
+    Peer,
+    Row,
     Interval,
     CtKey4,
     CtKey6,

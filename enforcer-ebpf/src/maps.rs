@@ -9,7 +9,7 @@ use aya_ebpf::{
 };
 use enforcer_common::abi::{
     Addr, AddrKey, COUNTER_SLOTS, Cidr4, Cidr6, ClassId, CtEntry, CtKey4, CtKey6, ENDPOINT_SLOTS,
-    Endpoint, EndpointState, FragEntry, FragKey, INTERVAL_SLOTS, Interval, Meta, RowKey, RowRef,
+    Endpoint, EndpointState, FragEntry, FragKey, INTERVAL_SLOTS, Interval, Meta, Peer, Row, RowKey,
     lane,
 };
 
@@ -32,7 +32,7 @@ pub(crate) static POD_ADDRS: HashMap<AddrKey, u8> =
 pub(crate) static NODE_ADDRS: HashMap<Addr, u8> =
     HashMap::with_max_entries(4_096, BPF_F_NO_PREALLOC);
 #[map]
-pub(crate) static PEERS: HashMap<Addr, ClassId> =
+pub(crate) static PEERS: HashMap<Addr, Peer> =
     HashMap::with_max_entries(262_144, BPF_F_NO_PREALLOC);
 #[map]
 pub(crate) static CIDRS4: LpmTrie<Cidr4, ClassId> =
@@ -41,7 +41,7 @@ pub(crate) static CIDRS4: LpmTrie<Cidr4, ClassId> =
 pub(crate) static CIDRS6: LpmTrie<Cidr6, ClassId> =
     LpmTrie::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 #[map]
-pub(crate) static ROWS: HashMap<RowKey, RowRef> =
+pub(crate) static ROWS: HashMap<RowKey, Row> =
     HashMap::with_max_entries(524_288, BPF_F_NO_PREALLOC);
 #[map]
 pub(crate) static INTERVALS: Array<Interval> = Array::with_max_entries(INTERVAL_SLOTS, 0);

@@ -2,7 +2,7 @@
 
 use aya_ebpf::maps::lpm_trie::Key;
 use enforcer_common::{
-    abi::{ACTION_ALLOW, Addr, ClassId, EP_LOCKED, Interval, PolicyWord, RowKey, rule},
+    abi::{ACTION_ALLOW, Addr, ClassId, EP_LOCKED, Interval, PolicyWord, RowKey, RowRef, rule},
     reason::Reason,
     verdict::{SEARCH_STEPS, probe},
 };
@@ -49,15 +49,13 @@ pub(crate) extern "C" fn look_up(query: *const Query) -> u64 {
     }
     let class = class_of(&query.remote, query.prefix_only != 0);
     let table = PolicyWord(query.word).table();
-    let mut row = ROWS.get_ptr(RowKey { class, table, direction });
-    if row.is_none() && class != 0 {
-        row = ROWS.get_ptr(RowKey { class: 0, table, direction });
+    let mut row = place(&RowKey { class, table, direction });
+    if row.count == 0 && class != 0 {
+        row = place(&RowKey { class: 0, table, direction });
     }
-    let Some(row) = row else {
+    if row.count == 0 {
         return DENIED;
-    };
-    // SAFETY: not preallocated, so the element lives until the program returns (RCU).
-    let row = unsafe { *row };
+    }
     let mut low = row.first;
     let mut high = row.first + row.count;
     let mut steps = SEARCH_STEPS;
@@ -87,11 +85,44 @@ fn interval(index: u32) -> Option<&'static Interval> {
     INTERVALS.get_ptr(index).map(|interval| unsafe { &*interval })
 }
 
+/// Where a row is; of length 0 if there is none.
+#[inline(always)]
+fn place(key: &RowKey) -> RowRef {
+    let mut tries = TRIES;
+    while tries > 0 {
+        tries -= 1;
+        let Some(row) = ROWS.get_ptr(key) else {
+            break;
+        };
+        // SAFETY: the element stays mapped (RCU); see `abi::Peer` for what the order is for.
+        let place = unsafe { (&raw const (*row).place).read_volatile() };
+        // SAFETY: as above.
+        let found = unsafe { (&raw const (*row).key).read_volatile() };
+        if found == *key {
+            return place;
+        }
+    }
+    RowRef { first: 0, count: 0 }
+}
+
+/// Look-ups of a key whose element came to serve another one under the reader's hand.
+const TRIES: u32 = 2;
+
 #[inline(always)]
 fn class_of(remote: &Addr, prefix_only: bool) -> ClassId {
-    if !prefix_only && let Some(class) = PEERS.get_ptr(remote) {
-        // SAFETY: not preallocated, so the element lives until the program returns (RCU).
-        return unsafe { *class };
+    let mut tries = if prefix_only { 0 } else { TRIES };
+    while tries > 0 {
+        tries -= 1;
+        let Some(peer) = PEERS.get_ptr(remote) else {
+            break;
+        };
+        // SAFETY: the element stays mapped (RCU); see `abi::Peer` for what the order is for.
+        let class = unsafe { (&raw const (*peer).class).read_volatile() };
+        // SAFETY: as above.
+        let found = unsafe { (&raw const (*peer).addr).read_volatile() };
+        if found == *remote {
+            return class;
+        }
     }
     if remote.is_v4() {
         CIDRS4.get(Key::new(32, remote.0[3].to_ne_bytes())).copied().unwrap_or(0)

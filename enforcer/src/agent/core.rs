@@ -10,7 +10,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use enforcer_common::abi::Event as KernelEvent;
 use tracing::{debug, info, warn};
 
 use super::bypass::Bypass;
@@ -378,6 +377,3 @@ fn kernel_flows() -> Option<Vec<conntrack::KernelFlow>> {
         }
     }
 }
-
-/// Size of an event, so that a mismatch fails to compile rather than to run.
-const _: () = assert!(RingMaps::EVENT_BYTES == size_of::<KernelEvent>());

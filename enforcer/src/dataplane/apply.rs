@@ -9,7 +9,7 @@ use std::{
 use aya::maps::MapError;
 use enforcer_common::abi::{
     ClassId, INTERVAL_SLOTS, Interval, MAP_CIDRS4, MAP_CT4, MAP_INTERVALS, MAP_PEERS, MAP_ROWS,
-    PolicyWord, RowKey,
+    Peer, PolicyWord, Row, RowKey,
 };
 use ipnet::IpNet;
 
@@ -204,7 +204,7 @@ impl Kernel {
                 ));
             }
         };
-        if let Err(error) = self.maps.rows.insert(key, place, 0) {
+        if let Err(error) = self.maps.rows.insert(key, Row { place, key }, 0) {
             self.intervals.give_back(row);
             return Err(failed("write to", MAP_ROWS, error));
         }
@@ -240,7 +240,7 @@ impl Kernel {
     fn set_peer(&mut self, ip: IpAddr, class: ClassId, applied: &mut Applied) {
         self.pending.peers.remove(&ip);
         self.pending.stale_peers.remove(&ip);
-        if let Err(error) = self.maps.peers.insert(addr(ip), class, 0) {
+        if let Err(error) = self.maps.peers.insert(addr(ip), Peer { class, addr: addr(ip) }, 0) {
             applied.failures.push(chain(&failed("write to", MAP_PEERS, error)));
             self.pending.peers.insert(ip, class);
             // Its old class may allow too much; without one it is judged by prefix only, which

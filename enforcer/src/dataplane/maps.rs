@@ -10,7 +10,7 @@ use aya::{
 use enforcer_common::abi::{
     self, Addr, AddrKey, COUNTER_SLOTS, Cidr4, Cidr6, ClassId, CtEntry, CtKey4, CtKey6,
     ENDPOINT_SLOTS, Endpoint, EndpointState, FragEntry, FragKey, INTERVAL_SLOTS, Interval, Meta,
-    RowKey, RowRef, lane,
+    Peer, Row, RowKey, lane,
 };
 use ipnet::IpNet;
 
@@ -39,10 +39,10 @@ pub(super) const SHAPES: &[Shape] = &[
     shape::<u32, u32>(abi::MAP_IFINDEX_SLOT, "Hash", None),
     shape::<AddrKey, u8>(abi::MAP_POD_ADDRS, "Hash", None),
     shape::<Addr, u8>(abi::MAP_NODE_ADDRS, "Hash", None),
-    shape::<Addr, ClassId>(abi::MAP_PEERS, "Hash", None),
+    shape::<Addr, Peer>(abi::MAP_PEERS, "Hash", None),
     shape::<Key<Cidr4>, ClassId>(abi::MAP_CIDRS4, "LpmTrie", None),
     shape::<Key<Cidr6>, ClassId>(abi::MAP_CIDRS6, "LpmTrie", None),
-    shape::<RowKey, RowRef>(abi::MAP_ROWS, "Hash", None),
+    shape::<RowKey, Row>(abi::MAP_ROWS, "Hash", None),
     shape::<u32, Interval>(abi::MAP_INTERVALS, "Array", Some(INTERVAL_SLOTS)),
     shape::<CtKey4, CtEntry>(abi::MAP_CT4, "Hash", None),
     shape::<CtKey6, CtEntry>(abi::MAP_CT6, "Hash", None),
@@ -61,10 +61,10 @@ pub(super) struct Maps {
     pub(super) ifindex_slot: HashMap<MapData, u32, u32>,
     pub(super) pod_addrs: HashMap<MapData, AddrKey, u8>,
     pub(super) node_addrs: HashMap<MapData, Addr, u8>,
-    pub(super) peers: HashMap<MapData, Addr, ClassId>,
+    pub(super) peers: HashMap<MapData, Addr, Peer>,
     pub(super) cidrs4: LpmTrie<MapData, Cidr4, ClassId>,
     pub(super) cidrs6: LpmTrie<MapData, Cidr6, ClassId>,
-    pub(super) rows: HashMap<MapData, RowKey, RowRef>,
+    pub(super) rows: HashMap<MapData, RowKey, Row>,
     pub(super) intervals: Array<MapData, Interval>,
     pub(super) ct4: HashMap<MapData, CtKey4, CtEntry>,
     pub(super) ct6: HashMap<MapData, CtKey6, CtEntry>,

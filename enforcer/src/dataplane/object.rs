@@ -152,7 +152,3 @@ fn load_error(error: EbpfError) -> DataplaneError {
     }
     DataplaneError::Load(Box::new(error))
 }
-
-/// Maps whose contents do not outlive a change of policy engine; named for the status command.
-pub const REPORTED: &[&str] =
-    &[MAP_ENDPOINTS, MAP_META, MAP_COUNTERS, MAP_LOST, MAP_VERDICT_RING, MAP_TRACE_RING];

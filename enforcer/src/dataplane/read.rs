@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc};
 
 use enforcer_common::abi::{
-    ABI_VERSION, Addr, ClassId, Interval, MAP_CIDRS4, MAP_META, MAP_PEERS, MAP_ROWS, Meta,
+    ABI_VERSION, Addr, ClassId, Interval, MAP_CIDRS4, MAP_META, MAP_PEERS, MAP_ROWS, Meta, Peer,
+    Row,
 };
 use ipnet::IpNet;
 
@@ -16,7 +17,8 @@ impl Kernel {
     pub(super) fn read_rows(&mut self) -> Result<(), DataplaneError> {
         let mut broken = Vec::new();
         for entry in self.maps.rows.iter() {
-            let (key, place) = entry.map_err(|error| failed("read", MAP_ROWS, error))?;
+            let (key, Row { place, .. }) =
+                entry.map_err(|error| failed("read", MAP_ROWS, error))?;
             let row: Result<Arc<[Interval]>, _> = (place.first..place.first + place.count)
                 .map(|index| self.maps.intervals.get(&index, 0))
                 .collect();
@@ -40,7 +42,7 @@ impl Kernel {
         self.maps
             .peers
             .iter()
-            .map(|entry| entry.map(|(key, class): (Addr, ClassId)| (maps::ip(key), class)))
+            .map(|entry| entry.map(|(key, peer): (Addr, Peer)| (maps::ip(key), peer.class)))
             .collect::<Result<_, _>>()
             .map_err(|error| failed("read", MAP_PEERS, error))
     }

@@ -1,8 +1,6 @@
 //! The event rings, read by polling: the programs wake nobody, because waking costs the packet
 //! more than the event does.
 
-use enforcer_common::abi::Event;
-
 use super::maps::RingMaps;
 
 /// Most events taken at once, so that reading never starves the rest of the agent.
@@ -25,7 +23,4 @@ impl RingMaps {
         }
         taken
     }
-
-    /// Size of one event, bytes.
-    pub const EVENT_BYTES: usize = size_of::<Event>();
 }
