@@ -12,3 +12,4 @@ pub mod conntrack;
 pub mod packet;
 pub mod reason;
 pub mod verdict;
+mod word;

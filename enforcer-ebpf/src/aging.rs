@@ -19,6 +19,9 @@ use crate::{
     maps::{CT4, CT6},
 };
 
+/// What the helper calls for each element: map, key, value, context.
+type Callback<K> = extern "C" fn(*mut c_void, *const K, *mut CtEntry, *mut u64) -> c_long;
+
 /// Slot 0 is no endpoint's: one of its clocks says when the table was last walked.
 const WALK: u32 = 0;
 
@@ -35,12 +38,14 @@ pub(crate) extern "C" fn age(now: u64) -> u32 {
     walk.last_egress = now;
     let mut now = now;
     let context: *mut c_void = (&raw mut now).cast();
-    let four: extern "C" fn(*mut c_void, *const CtKey4, *mut CtEntry, *mut u64) -> c_long = expire4;
-    let six: extern "C" fn(*mut c_void, *const CtKey6, *mut CtEntry, *mut u64) -> c_long = expire6;
+    let four: Callback<CtKey4> = expire4;
+    let six: Callback<CtKey6> = expire6;
+    let (four, six) = (four as *mut c_void, six as *mut c_void);
+    let (map4, map6) = ((&raw const CT4).cast_mut().cast(), (&raw const CT6).cast_mut().cast());
     // SAFETY: the map and the callback's signature belong together; the context outlives the call.
-    unsafe { bpf_for_each_map_elem((&raw const CT4).cast_mut().cast(), four as _, context, 0) };
+    unsafe { bpf_for_each_map_elem(map4, four, context, 0) };
     // SAFETY: as above.
-    unsafe { bpf_for_each_map_elem((&raw const CT6).cast_mut().cast(), six as _, context, 0) };
+    unsafe { bpf_for_each_map_elem(map6, six, context, 0) };
     1
 }
 

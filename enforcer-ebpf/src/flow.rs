@@ -229,11 +229,9 @@ fn advance(skb: *mut __sk_buff, state: &State, e: &mut CtEntry, from_origin: boo
     let (origin, reply) = if from_origin { (next, e.seen_reply) } else { (e.seen_origin, next) };
     if e.flags & CT_ESTABLISHED == 0 && established(packet.proto, origin, reply) {
         if let (Some(counts), Some(endpoint)) = (hook::counts(state.slot), hook::at(state.slot)) {
-            let quota = i64::from(endpoint.quota_established);
-            if counts.established >= quota
-                && state.isolated_at_all()
+            if state.isolated_at_all()
                 && e.flags & CT_FROM_NODE == 0
-                && (aging::age(state.now) == 0 || counts.established >= quota)
+                && !has_room(state, &raw const counts.established, endpoint.quota_established)
             {
                 return event::tell(Skb::new(skb), state, Reason::ConntrackFull);
             }
@@ -342,6 +340,15 @@ pub(crate) extern "C" fn open(skb: *mut __sk_buff, state: *const State, mode: u3
     event::verdict(skb, state, judged.0, 0)
 }
 
+/// Whether a count is below its quota, if need be after expired flows are deleted.
+#[inline(always)]
+fn has_room(state: &State, count: *const i64, quota: u32) -> bool {
+    // SAFETY: a count of an array element, which lives as long as the map; volatile, because the
+    // walk and other CPUs change it.
+    let room = || unsafe { count.read_volatile() } < i64::from(quota);
+    room() || (aging::age(state.now) != 0 && room())
+}
+
 /// Keeps an entry, within the endpoint's quota.
 #[inline(always)]
 fn record(state: &State, entry: &CtEntry, mode: u32) -> bool {
@@ -349,10 +356,8 @@ fn record(state: &State, entry: &CtEntry, mode: u32) -> bool {
         return false;
     };
     // The quota is against peers; the node always comes in, whatever they do.
-    let quota = i64::from(endpoint.quota_half);
-    if counts.half >= quota
-        && entry.flags & CT_FROM_NODE == 0
-        && (aging::age(state.now) == 0 || counts.half >= quota)
+    if entry.flags & CT_FROM_NODE == 0
+        && !has_room(state, &raw const counts.half, endpoint.quota_half)
     {
         return false;
     }

@@ -94,15 +94,25 @@ fn place(key: &RowKey) -> RowRef {
         let Some(row) = ROWS.get_ptr(key) else {
             break;
         };
-        // SAFETY: the element stays mapped (RCU); see `abi::Peer` for what the order is for.
-        let place = unsafe { (&raw const (*row).place).read_volatile() };
-        // SAFETY: as above.
-        let found = unsafe { (&raw const (*row).key).read_volatile() };
+        // SAFETY: the element stays mapped (RCU).
+        let row = unsafe { &*row };
+        let (place, found) = in_order(&row.place, &row.key);
         if found == *key {
             return place;
         }
     }
     RowRef { first: 0, count: 0 }
+}
+
+/// Reads a value and then the key that stands with it; see `abi::Peer` for what the order is for.
+#[inline(always)]
+fn in_order<V: Copy, K: Copy>(value: &V, key: &K) -> (V, K) {
+    let (value, key) = (&raw const *value, &raw const *key);
+    // SAFETY: from a reference; volatile, so that it is read here and once.
+    let value = unsafe { value.read_volatile() };
+    // SAFETY: as above, and after it.
+    let key = unsafe { key.read_volatile() };
+    (value, key)
 }
 
 /// Look-ups of a key whose element came to serve another one under the reader's hand.
@@ -116,10 +126,9 @@ fn class_of(remote: &Addr, prefix_only: bool) -> ClassId {
         let Some(peer) = PEERS.get_ptr(remote) else {
             break;
         };
-        // SAFETY: the element stays mapped (RCU); see `abi::Peer` for what the order is for.
-        let class = unsafe { (&raw const (*peer).class).read_volatile() };
-        // SAFETY: as above.
-        let found = unsafe { (&raw const (*peer).addr).read_volatile() };
+        // SAFETY: the element stays mapped (RCU).
+        let peer = unsafe { &*peer };
+        let (class, found) = in_order(&peer.class, &peer.addr);
         if found == *remote {
             return class;
         }

@@ -13,10 +13,7 @@ use aya::{
     programs::{ProgramError, SchedClassifier},
     sys::SyscallError,
 };
-use enforcer_common::abi::{
-    ABI_VERSION, MAP_COUNTERS, MAP_CT4, MAP_CT6, MAP_ENDPOINTS, MAP_LOST, MAP_META, MAP_TRACE_RING,
-    MAP_VERDICT_RING, PROG_POD_EGRESS, PROG_POD_INGRESS,
-};
+use enforcer_common::abi::{ABI_VERSION, MAP_CT4, MAP_CT6, PROG_POD_EGRESS, PROG_POD_INGRESS};
 
 use super::{DataplaneError, maps, sys};
 
