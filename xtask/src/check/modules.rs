@@ -199,9 +199,9 @@ mod tests {
         let files = [
             (
                 "a/src/lib.rs",
-                "const Ü: &str = \"ü\";\n#[path = \"../shared/x.rs\"]\nmod b;\nmod c;",
+                "const Ü: &str = \"ü\";\n#[path = \"../common/x.rs\"]\nmod b;\nmod c;",
             ),
-            ("a/shared/x.rs", ""),
+            ("a/common/x.rs", ""),
             ("a/src/c.rs", ""),
         ];
         assert_eq!(reached(&files).len(), files.len());
