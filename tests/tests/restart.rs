@@ -227,3 +227,27 @@ fn two_agents_on_one_run_directory_are_refused_and_the_first_goes_on() {
     world.settle();
     world.closed(client());
 }
+
+#[test]
+fn a_pod_that_takes_anothers_address_while_no_agent_runs_stays_who_it_is() {
+    for attach in ATTACH {
+        let mut world = shop(attach);
+        // A client on some other node: its object is known, its interface is not here.
+        let remote = PodSpec::numbered("shop/remote", 9).label("role", "client");
+        world.describe(&remote);
+        world.settle();
+        must(world.agent.kill());
+        let thief = must(world.lab.pod("shop/other"));
+        let netns = thief.netns();
+        must(netns.command("ip", &["addr", "flush", "dev", "eth0", "scope", "global"]));
+        for address in &remote.addresses {
+            must(netns.command("ip", &["addr", "add", &address.to_string(), "dev", "eth0"]));
+        }
+        must(world.agent.restart());
+        let status = must(world.agent.status());
+        let endpoints = status["report"]["endpoints"].as_array().expect("a list of endpoints");
+        let interface = thief.host_interface();
+        let bound = endpoints.iter().find(|one| one["interface"] == interface);
+        assert_eq!(bound.map(|one| one["pod"].as_str()), Some(Some("shop/other")), "{attach}");
+    }
+}

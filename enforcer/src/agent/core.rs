@@ -116,17 +116,16 @@ impl Core {
             .map(|endpoint| (endpoint.ifindex, endpoint.addresses))
             .collect();
         let present: BTreeSet<u32> = interfaces.iter().map(|interface| interface.ifindex).collect();
-        let gone: Vec<u32> =
-            found.keys().filter(|ifindex| !present.contains(ifindex)).copied().collect();
+        // An armed interface still has our programs; a new one under its index has not. The pod's
+        // present addresses prove nothing: it can change them.
+        let same = |ifindex: &u32| present.contains(ifindex) && self.kernel.carries_ours(*ifindex);
+        let (found, gone): (HashMap<_, _>, HashMap<_, _>) =
+            found.into_iter().partition(|(ifindex, _)| same(ifindex));
+        let gone = gone.into_keys().collect();
         self.write(&Plan { endpoints_removed: gone, ..Plan::default() });
         for interface in interfaces {
             self.note(&interface);
-            let bound = found.get(&interface.ifindex).filter(|bound| {
-                // A new interface under an old index shares nothing with the old one.
-                interface.peer_addresses.is_empty()
-                    || bound.iter().any(|ip| interface.peer_addresses.contains(ip))
-            });
-            match bound {
+            match found.get(&interface.ifindex) {
                 Some(bound) => {
                     let bound_addresses = bound.clone();
                     let adopted = AdoptedInterface { interface, bound_addresses };

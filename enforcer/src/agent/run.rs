@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    net::IpAddr,
     path::PathBuf,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -22,6 +23,7 @@ use super::{
 };
 use crate::{
     cli::AgentArgs,
+    cluster::event::Interface,
     dataplane::{
         self, DataplaneError, Kernel, KernelConfig,
         netlink::{Discovery, DiscoveryEvent, NetlinkError},
@@ -152,11 +154,15 @@ async fn serve(args: AgentArgs) -> Result<(), AgentError> {
 /// All interfaces and node addresses that are there.
 async fn first_look(
     discovery: &mut Discovery,
-) -> Result<(Vec<crate::cluster::event::Interface>, Vec<std::net::IpAddr>), AgentError> {
+) -> Result<(Vec<Interface>, Vec<IpAddr>), AgentError> {
     let (mut interfaces, mut addresses) = (Vec::new(), Vec::new());
     loop {
         match discovery.next().await? {
-            DiscoveryEvent::Found(interface) => interfaces.push(interface),
+            DiscoveryEvent::Found(interface) => {
+                // Told again when more is known of it: the last word counts.
+                interfaces.retain(|one: &Interface| one.ifindex != interface.ifindex);
+                interfaces.push(interface);
+            }
             DiscoveryEvent::Lost(ifindex) => {
                 interfaces.retain(|interface| interface.ifindex != ifindex);
             }

@@ -205,6 +205,14 @@ impl Kernel {
         let _same = self.endpoints.switch(&mut self.maps, ifindex, word, &armed.addresses);
     }
 
+    /// Whether an interface has programs of ours, an earlier agent's included, however attached.
+    #[must_use]
+    pub fn carries_ours(&self, ifindex: u32) -> bool {
+        [AttachMode::Tcx, AttachMode::Clsact]
+            .into_iter()
+            .any(|mode| attach::in_place(mode, &self.our_programs, ifindex))
+    }
+
     /// Interfaces on which our programs are no longer where they were put.
     #[must_use]
     pub fn displaced(&self) -> Vec<u32> {
