@@ -16,7 +16,7 @@ use super::bypass::Bypass;
 use crate::{
     cluster::{
         Index, IndexConfig,
-        event::{AdoptedInterface, Event, Interface},
+        event::{AdoptedInterface, Event, Interface, StartPolicy},
         plan::Plan,
     },
     dataplane::{
@@ -77,6 +77,8 @@ impl Core {
         let index = Index::new(IndexConfig {
             class_key: kernel.class_key(),
             first_table: kernel.first_table(),
+            node: None,
+            start: StartPolicy::Open,
         });
         Self {
             index,

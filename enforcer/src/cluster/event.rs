@@ -94,6 +94,36 @@ pub struct AdoptedInterface {
     pub bound_addresses: Vec<IpAddr>,
 }
 
+/// A pod's sandbox, as the container runtime or its network plugins tell of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Sandbox {
+    /// Id of the sandbox and, where one has several networks, of the network.
+    pub id: Arc<str>,
+    /// The pod.
+    pub pod: ObjectKey,
+    /// The pod's UID.
+    pub uid: Arc<str>,
+    /// Host-side interfaces by name; empty where the plugins do not name them.
+    pub interfaces: Vec<Arc<str>>,
+    /// Addresses that the plugins gave it.
+    pub addresses: Vec<IpAddr>,
+    /// When it was told, nanoseconds since the epoch: of two that claim one interface the later
+    /// one counts.
+    pub told: i64,
+}
+
+/// What a pod may do whose policy is not in force yet.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum StartPolicy {
+    /// Everything: its interface is not armed before its pod is known.
+    #[default]
+    Open,
+    /// Nothing, but to be reached by its own node.
+    Closed,
+    /// Ask these addresses for names, by UDP and TCP on port 53.
+    ClosedExceptDns(Vec<IpAddr>),
+}
+
 /// Everything that can change the plan.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Event {
@@ -118,10 +148,18 @@ pub enum Event {
         /// All policies.
         policies: Vec<NetworkPolicy>,
     },
-    /// An interface was found, or an unbound one changed.
+    /// An interface was found that is older than the agent, or one has changed.
     InterfaceFound(Interface),
+    /// An interface has come that is younger than the agent: see [`StartPolicy`].
+    InterfaceAppeared(Interface),
     /// An interface that was armed before this agent started.
     InterfaceAdopted(AdoptedInterface),
     /// An interface is gone.
     InterfaceLost(u32),
+    /// A sandbox is there, or more is known of it.
+    SandboxFound(Sandbox),
+    /// The sandbox of this id is gone.
+    SandboxLost(Arc<str>),
+    /// From now on this is what a pod may do whose policy is not in force yet.
+    StartPolicyChanged(StartPolicy),
 }

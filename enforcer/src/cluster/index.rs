@@ -1,7 +1,7 @@
 //! The index: takes events, keeps what depends on what, and knows what a plan must look at.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::IpAddr,
     sync::Arc,
 };
@@ -12,11 +12,14 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 
 use super::{
     atom::Atoms,
+    binding::{Binding, BoundBy, Knowledge},
     class::Classes,
-    event::{Event, Labels, Namespace, ObjectKey, Pod},
-    interfaces::{Binding, Installed, Interfaces, canonical},
+    event::{Event, Labels, Namespace, ObjectKey, Pod, StartPolicy},
+    interfaces::{Arrival, Entry, Installed, Interfaces, canonical},
     objects::{Objects, PodChange},
     rules::Rules,
+    sandboxes::{self, Sandboxes},
+    start::Start,
     table::Tables,
 };
 use crate::policy::{compile, rule::Policy};
@@ -28,6 +31,11 @@ pub struct IndexConfig {
     pub class_key: [u64; 2],
     /// First number for tables: those below are in the kernel already.
     pub first_table: TableId,
+    /// This node's name where pods' objects say which node they are on, as the API server's do:
+    /// then only this node's pods can have an interface here.
+    pub node: Option<Arc<str>>,
+    /// What a pod may do whose policy is not in force yet.
+    pub start: StartPolicy,
 }
 
 /// Everything that is known, and what follows from it. See the module's documentation.
@@ -44,6 +52,11 @@ pub struct Index {
     pub(super) revision: u64,
     /// What events since the last plan may have changed.
     pub(super) dirty: Dirty,
+    pub(super) sandboxes: Sandboxes,
+    pub(super) start: Start,
+    node: Option<Arc<str>>,
+    /// Addresses in the objects of the pods that have more from the runtime.
+    reported: HashMap<ObjectKey, Vec<IpAddr>>,
 }
 
 /// What the next plan must look at.
@@ -67,7 +80,7 @@ impl Index {
     /// An index that knows nothing yet.
     #[must_use]
     pub fn new(config: IndexConfig) -> Self {
-        let IndexConfig { class_key, first_table } = config;
+        let IndexConfig { class_key, first_table, node, start } = config;
         Self {
             objects: Objects::default(),
             interfaces: Interfaces::default(),
@@ -78,6 +91,10 @@ impl Index {
             prefixes: BTreeMap::new(),
             revision: 0,
             dirty: Dirty::default(),
+            sandboxes: Sandboxes::default(),
+            start: Start::new(start),
+            node,
+            reported: HashMap::new(),
         }
     }
 
@@ -106,31 +123,85 @@ impl Index {
             }
             Event::InterfaceFound(interface) => {
                 self.dirty.endpoints.insert(interface.ifindex);
-                undecided = self.interfaces.found(interface);
+                undecided = self.interfaces.found(interface, Arrival::Older);
+            }
+            Event::InterfaceAppeared(interface) => {
+                self.dirty.endpoints.insert(interface.ifindex);
+                undecided = self.interfaces.found(interface, Arrival::Younger);
             }
             Event::InterfaceAdopted(adopted) => {
                 self.dirty.endpoints.insert(adopted.interface.ifindex);
                 undecided = self.interfaces.adopted(adopted);
             }
-            Event::InterfaceLost(ifindex) => {
-                if let Some((entry, concerned)) = self.interfaces.lost(ifindex) {
-                    if let Some(installed) = entry.installed {
-                        self.dirty.gone.insert(ifindex, installed);
-                    }
-                    undecided = concerned;
+            Event::InterfaceLost(ifindex) => self.interface_lost(ifindex, &mut undecided),
+            Event::SandboxFound(sandbox) => {
+                let id = Arc::clone(&sandbox.id);
+                let before = self.sandboxes.found(sandbox);
+                for sandbox in before.iter().chain(self.sandboxes.get(&id)) {
+                    undecided.extend(sandboxes::concerned(sandbox, &self.interfaces));
                 }
             }
+            Event::SandboxLost(id) => {
+                if let Some(sandbox) = self.sandboxes.lost(&id) {
+                    undecided = sandboxes::concerned(&sandbox, &self.interfaces);
+                }
+            }
+            Event::StartPolicyChanged(policy) => self.set_start(policy),
         }
-        for ifindex in undecided {
-            if self.interfaces.decide(ifindex, &self.objects) {
-                self.dirty.endpoints.insert(ifindex);
+        self.decide(undecided);
+    }
+
+    fn decide(&mut self, mut undecided: BTreeSet<u32>) {
+        while let Some(ifindex) = undecided.pop_first() {
+            let knowledge = Knowledge {
+                objects: &self.objects,
+                sandboxes: &self.sandboxes,
+                start: &self.start,
+                node: self.node.as_deref(),
+            };
+            if !self.interfaces.decide(ifindex, &knowledge) {
+                continue;
+            }
+            self.dirty.endpoints.insert(ifindex);
+            // What the runtime gave a pod is the pod's, also before its object says so.
+            if let Some(Entry {
+                binding: Binding::Bound { pod, by: BoundBy::Sandbox, .. }, ..
+            }) = self.interfaces.entries.get(&ifindex)
+            {
+                let key = pod.key.clone();
+                self.set_again(&key, &mut undecided);
             }
         }
     }
 
+    fn interface_lost(&mut self, ifindex: u32, undecided: &mut BTreeSet<u32>) {
+        let Some((entry, concerned)) = self.interfaces.lost(ifindex) else { return };
+        undecided.extend(concerned);
+        if let Some(installed) = entry.installed {
+            self.dirty.gone.insert(ifindex, installed);
+        }
+        if let Binding::Bound { pod, by: BoundBy::Sandbox, .. } = &entry.binding {
+            self.set_again(&pod.key, undecided);
+        }
+    }
+
+    /// A pod's addresses from the runtime may have changed: its object counts anew.
+    fn set_again(&mut self, key: &ObjectKey, undecided: &mut BTreeSet<u32>) {
+        let Some(pod) = self.objects.pod(key) else { return };
+        let mut pod = Pod::clone(pod);
+        if let Some(reported) = self.reported.get(key) {
+            pod.addresses.clone_from(reported);
+        }
+        self.set_pod(key, Some(pod), undecided);
+    }
+
     fn set_pod(&mut self, key: &ObjectKey, pod: Option<Pod>, undecided: &mut BTreeSet<u32>) {
+        if pod.is_none() {
+            self.reported.remove(key);
+        }
         let pod = pod.map(|mut pod| {
             pod.addresses = canonical(&pod.addresses);
+            self.add_given(&mut pod);
             pod.ports.sort_unstable();
             pod.ports.dedup();
             pod
@@ -140,10 +211,25 @@ impl Index {
             self.dirty.addresses.extend(&pod.addresses);
             undecided.extend(self.interfaces.sharing(&pod.addresses));
         }
+        for sandbox in self.sandboxes.of(key) {
+            undecided.extend(sandboxes::concerned(sandbox, &self.interfaces));
+        }
         // A pod that is gone stays what it last was for as long as its interface is there.
         if let Some(new) = &new {
             self.dirty.endpoints.extend(self.interfaces.update_pod(new));
         }
+    }
+
+    /// Adds the addresses that the runtime gave a pod to those that its object has.
+    fn add_given(&mut self, pod: &mut Pod) {
+        let given = self.interfaces.given(&pod.key, &pod.uid);
+        if given.is_empty() {
+            self.reported.remove(&pod.key);
+            return;
+        }
+        self.reported.insert(pod.key.clone(), pod.addresses.clone());
+        pod.addresses.extend(given);
+        pod.addresses = canonical(&pod.addresses);
     }
 
     fn set_namespace(&mut self, name: &Arc<str>, labels: Option<Labels>) {

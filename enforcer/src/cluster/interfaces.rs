@@ -10,38 +10,9 @@ use std::{
 use enforcer_common::abi::TableId;
 
 use super::{
-    event::{AdoptedInterface, Interface, ObjectKey, Pod},
-    objects::Objects,
+    binding::{Binding, BoundBy, Knowledge},
+    event::{AdoptedInterface, Interface, Labels, ObjectKey, Pod, Sandbox},
 };
-
-/// The only kind that can be enforced on.
-const ENFORCEABLE: &str = "veth";
-
-/// What is known of whose an interface is.
-#[derive(Clone, PartialEq, Debug)]
-pub(super) enum Binding {
-    /// No pod has any of its addresses (yet).
-    Waiting,
-    /// A pod's.
-    Bound {
-        /// The pod as it was last heard of.
-        pod: Arc<Pod>,
-        /// Its addresses when it was bound.
-        addresses: Vec<IpAddr>,
-    },
-    /// It cannot be told whose it is: nothing passes but what the node sends.
-    Closed {
-        /// What the user reads.
-        reason: String,
-        /// Addresses it may use: those it was armed with.
-        addresses: Vec<IpAddr>,
-    },
-    /// A pod's, of a kind on which nothing can be enforced.
-    Unenforceable {
-        /// What the user reads.
-        reason: String,
-    },
-}
 
 /// What the last plan says of an interface.
 #[derive(Clone, PartialEq, Debug)]
@@ -58,12 +29,41 @@ pub(super) struct Named {
     pub(super) isolating: [Arc<[ObjectKey]>; 2],
 }
 
+impl Named {
+    /// What the runtime knows of a pod whose object has not come.
+    pub(super) fn of_sandbox(sandbox: &Sandbox) -> Self {
+        let pod = Pod {
+            key: sandbox.pod.clone(),
+            uid: Arc::clone(&sandbox.uid),
+            labels: Labels::new(),
+            addresses: sandbox.addresses.clone(),
+            host_network: false,
+            finished: false,
+            started: 0,
+            ports: Vec::new(),
+            node: None,
+        };
+        Self { pod: Arc::new(pod), isolating: [Arc::new([]), Arc::new([])] }
+    }
+}
+
+/// How an interface came to be known.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Arrival {
+    /// It was there before the agent, and no agent had armed it.
+    Older,
+    /// It came while the agent was there.
+    Younger,
+    /// An earlier agent had armed it.
+    Adopted,
+}
+
 /// An interface.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) interface: Interface,
-    /// Whether an earlier agent had bound it.
-    adopted: bool,
+    /// How it came to be known.
+    pub(super) arrival: Arrival,
     /// The addresses that decide: its peer's, or those that it was armed with.
     pub(super) deciding: Vec<IpAddr>,
     pub(super) binding: Binding,
@@ -81,38 +81,45 @@ pub(super) struct Interfaces {
 
 impl Interfaces {
     /// An interface was found, or has changed. Returns what to decide upon: see [`Self::decide`].
-    pub(super) fn found(&mut self, interface: Interface) -> BTreeSet<u32> {
+    pub(super) fn found(&mut self, interface: Interface, arrival: Arrival) -> BTreeSet<u32> {
         let deciding = canonical(&interface.peer_addresses);
-        self.insert(interface, deciding, false)
+        self.insert(interface, deciding, arrival)
     }
 
     /// An interface was found that an earlier agent armed.
     pub(super) fn adopted(&mut self, adopted: AdoptedInterface) -> BTreeSet<u32> {
         let AdoptedInterface { interface, bound_addresses } = adopted;
-        self.insert(interface, canonical(&bound_addresses), true)
+        if bound_addresses.is_empty() {
+            // It was closed before any address was known: nothing was decided yet.
+            return self.found(interface, Arrival::Younger);
+        }
+        self.insert(interface, canonical(&bound_addresses), Arrival::Adopted)
     }
 
     fn insert(
         &mut self,
         interface: Interface,
         deciding: Vec<IpAddr>,
-        adopted: bool,
+        arrival: Arrival,
     ) -> BTreeSet<u32> {
         let ifindex = interface.ifindex;
         let mut concerned = BTreeSet::from([ifindex]);
         if let Some(entry) = self.entries.get_mut(&ifindex) {
             entry.interface = interface;
-            if matches!(entry.binding, Binding::Bound { .. }) || (entry.adopted && !adopted) {
+            let keeps = entry.arrival == Arrival::Adopted && arrival != Arrival::Adopted;
+            if matches!(entry.binding, Binding::Bound { .. }) || keeps {
                 return concerned;
             }
-            entry.adopted = adopted;
+            if arrival == Arrival::Adopted {
+                entry.arrival = arrival;
+            }
             let before = std::mem::replace(&mut entry.deciding, deciding.clone());
             concerned.extend(self.sharing(&before));
             self.unlink(ifindex, &before);
         } else {
             let entry = Entry {
                 interface,
-                adopted,
+                arrival,
                 deciding: deciding.clone(),
                 binding: Binding::Waiting,
                 installed: None,
@@ -131,16 +138,40 @@ impl Interfaces {
     pub(super) fn lost(&mut self, ifindex: u32) -> Option<(Entry, BTreeSet<u32>)> {
         let entry = self.entries.remove(&ifindex)?;
         self.unlink(ifindex, &entry.deciding);
-        if let Binding::Bound { pod, .. } = &entry.binding
-            && let Some(set) = self.by_pod.get_mut(&pod.key)
-        {
-            set.remove(&ifindex);
-            if set.is_empty() {
-                self.by_pod.remove(&pod.key);
-            }
+        if let Binding::Bound { pod, .. } = &entry.binding {
+            self.unbind(ifindex, &pod.key);
         }
         let concerned = self.sharing(&entry.deciding).collect();
         Some((entry, concerned))
+    }
+
+    fn unbind(&mut self, ifindex: u32, pod: &ObjectKey) {
+        if let Some(set) = self.by_pod.get_mut(pod) {
+            set.remove(&ifindex);
+            if set.is_empty() {
+                self.by_pod.remove(pod);
+            }
+        }
+    }
+
+    /// The addresses that the runtime gave a pod, as far as its interfaces are there.
+    pub(super) fn given(&self, pod: &ObjectKey, uid: &str) -> Vec<IpAddr> {
+        let mut given = Vec::new();
+        for ifindex in self.by_pod.get(pod).into_iter().flatten() {
+            if let Some(Entry { binding: Binding::Bound { pod, addresses, by }, .. }) =
+                self.entries.get(ifindex)
+                && *by == BoundBy::Sandbox
+                && *pod.uid == *uid
+            {
+                given.extend(addresses);
+            }
+        }
+        given
+    }
+
+    /// Interfaces that have one of these addresses, by address.
+    pub(super) fn having(&self, address: &IpAddr) -> impl Iterator<Item = u32> {
+        self.by_address.get(address).into_iter().flatten().copied()
     }
 
     fn unlink(&mut self, ifindex: u32, addresses: &[IpAddr]) {
@@ -164,7 +195,7 @@ impl Interfaces {
     pub(super) fn update_pod(&mut self, pod: &Arc<Pod>) -> Vec<u32> {
         let mut updated = Vec::new();
         for ifindex in self.by_pod.get(&pod.key).into_iter().flatten() {
-            if let Some(Entry { binding: Binding::Bound { pod: bound, addresses }, .. }) =
+            if let Some(Entry { binding: Binding::Bound { pod: bound, addresses, .. }, .. }) =
                 self.entries.get_mut(ifindex)
                 && is_same_pod(bound, addresses, pod)
             {
@@ -175,14 +206,25 @@ impl Interfaces {
         updated
     }
 
-    /// Decides whose an interface is, unless that is decided. Returns whether something changed.
-    pub(super) fn decide(&mut self, ifindex: u32, objects: &Objects) -> bool {
+    /// Decides whose an interface is, unless that is decided; what was told by addresses only, the
+    /// runtime may correct. Returns whether something changed.
+    pub(super) fn decide(&mut self, ifindex: u32, knowledge: &Knowledge<'_>) -> bool {
         let Some(entry) = self.entries.get(&ifindex) else { return false };
-        if matches!(entry.binding, Binding::Bound { .. }) {
-            return false;
-        }
-        let binding = self.judge(ifindex, entry, objects);
-        if binding == entry.binding {
+        let binding = match &entry.binding {
+            Binding::Bound { by: BoundBy::Sandbox, .. } => return false,
+            Binding::Bound { pod, by: BoundBy::Addresses, .. } => {
+                match entry.by_sandbox(knowledge) {
+                    Some(binding) => {
+                        let key = pod.key.clone();
+                        self.unbind(ifindex, &key);
+                        binding
+                    }
+                    None => return false,
+                }
+            }
+            _ => self.judge(ifindex, entry, knowledge),
+        };
+        if self.entries.get(&ifindex).is_some_and(|entry| entry.binding == binding) {
             return false;
         }
         if let Binding::Bound { pod, .. } = &binding {
@@ -192,90 +234,6 @@ impl Interfaces {
             entry.binding = binding;
         }
         true
-    }
-
-    fn judge(&self, ifindex: u32, entry: &Entry, objects: &Objects) -> Binding {
-        let mut pods: Vec<&Arc<Pod>> = Vec::new();
-        for pod in entry.deciding.iter().filter_map(|address| objects.owner(address)) {
-            if !pods.iter().any(|other| other.key == pod.key) {
-                pods.push(pod);
-            }
-        }
-        pods.sort_by(|a, b| a.key.cmp(&b.key));
-        let armed = || if entry.adopted { entry.deciding.clone() } else { Vec::new() };
-        if &*entry.interface.kind != ENFORCEABLE {
-            return match pods.first() {
-                None => Binding::Waiting,
-                Some(pod) => Binding::Unenforceable {
-                    reason: format!(
-                        "belongs to pod {}/{} but is of kind {}: policy can be enforced on {} only",
-                        pod.key.namespace, pod.key.name, entry.interface.kind, ENFORCEABLE
-                    ),
-                },
-            };
-        }
-        let pod = match &pods[..] {
-            [] if entry.adopted => {
-                return Binding::Closed {
-                    reason: "no pod object has the addresses that it was armed with".to_owned(),
-                    addresses: armed(),
-                };
-            }
-            [] => {
-                // What was closed opens for its pod only.
-                return match &entry.binding {
-                    Binding::Closed { .. } => Binding::Closed {
-                        reason: "its addresses are no pod's any more".to_owned(),
-                        addresses: Vec::new(),
-                    },
-                    _ => Binding::Waiting,
-                };
-            }
-            [pod] => *pod,
-            [first, second, ..] => {
-                return Binding::Closed {
-                    reason: format!(
-                        "has addresses of two pods, {}/{} and {}/{}",
-                        first.key.namespace, first.key.name, second.key.namespace, second.key.name
-                    ),
-                    addresses: Vec::new(),
-                };
-            }
-        };
-        if let Some((address, other)) = self.rival(ifindex, entry) {
-            let holds = match &other.binding {
-                Binding::Bound { pod, .. } => {
-                    format!(", which belongs to pod {}/{}", pod.key.namespace, pod.key.name)
-                }
-                Binding::Waiting | Binding::Closed { .. } | Binding::Unenforceable { .. } => {
-                    " and neither was bound before".to_owned()
-                }
-            };
-            let reason = format!(
-                "address {address} is behind interface {} too{holds}",
-                other.interface.name
-            );
-            return Binding::Closed { reason, addresses: Vec::new() };
-        }
-        Binding::Bound { pod: Arc::clone(pod), addresses: pod.addresses.clone() }
-    }
-
-    /// An interface that has an address of this one and a claim to it that is not weaker.
-    fn rival(&self, ifindex: u32, entry: &Entry) -> Option<(IpAddr, &Entry)> {
-        for address in &entry.deciding {
-            for other in self.by_address.get(address).into_iter().flatten() {
-                let Some(rival) = self.entries.get(other).filter(|_| *other != ifindex) else {
-                    continue;
-                };
-                let bound = matches!(rival.binding, Binding::Bound { .. });
-                if &*rival.interface.kind == ENFORCEABLE
-                    && (bound || rival.adopted || !entry.adopted)
-                {
-                    return Some((*address, rival));
-                }
-            }
-        }
-        None
     }
 }
 

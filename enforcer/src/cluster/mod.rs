@@ -23,6 +23,7 @@
 #![forbid(unsafe_code)]
 
 mod atom;
+mod binding;
 mod blocks;
 mod class;
 mod compose;
@@ -32,8 +33,10 @@ mod interfaces;
 mod objects;
 pub mod plan;
 mod rules;
+mod sandboxes;
 mod settle;
 mod snapshot;
+mod start;
 mod status;
 mod table;
 #[cfg(test)]

@@ -171,6 +171,11 @@ impl Objects {
         self.addresses.get(address)?.winner()
     }
 
+    /// The pod of this name.
+    pub(super) fn pod(&self, key: &ObjectKey) -> Option<&Arc<Pod>> {
+        self.namespaces.get(&key.namespace)?.pods.get(&key.name)
+    }
+
     /// Visits the addresses of the pods that an atom is about.
     pub(super) fn addresses_of(&self, atom: &Atom, mut visit: impl FnMut(IpAddr)) {
         let mut pods = |namespace: &Namespace, is_meant: &dyn Fn(&Pod) -> bool| {

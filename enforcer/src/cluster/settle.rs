@@ -14,11 +14,12 @@ use enforcer_common::abi::{ClassId, Direction, TableId};
 
 use super::{
     atom::Atom,
+    binding::Binding,
     class::{Member, Members},
     compose::{Composition, compose},
     event::{NamedPort, ObjectKey, Pod},
     index::{Dirty, Index},
-    interfaces::{Binding, Installed, Named},
+    interfaces::{Installed, Named},
     plan::{EndpointPlan, NameChange, Plan, PodIdentity},
     table::Content,
 };
@@ -114,7 +115,12 @@ impl Index {
             let (content, addresses, named) = match &entry.binding {
                 Binding::Waiting | Binding::Unenforceable { .. } => continue,
                 Binding::Closed { addresses, .. } => (Content::closed(), addresses.clone(), None),
-                Binding::Bound { pod, addresses } => {
+                Binding::Starting { addresses, sandbox, .. } => {
+                    let (addresses, sandbox) = (addresses.clone(), sandbox.clone());
+                    let named = sandbox.map(|sandbox| Named::of_sandbox(&sandbox));
+                    (self.start_content(), addresses, named)
+                }
+                Binding::Bound { pod, addresses, .. } => {
                     let (pod, addresses) = (Arc::clone(pod), addresses.clone());
                     let (content, isolating) = self.content_for(&pod, &mut compiled);
                     (content, addresses, Some(Named { pod, isolating }))

@@ -5,11 +5,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 use enforcer_common::abi::{Direction, TableId};
 use serde::{Deserialize, Serialize};
 
-use super::{
-    event::ObjectKey,
-    index::Index,
-    interfaces::{Binding, Entry},
-};
+use super::{binding::Binding, event::ObjectKey, index::Index, interfaces::Entry};
 
 /// An object's name in status.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -62,6 +58,8 @@ pub struct PolicyStatus {
 pub enum InterfaceState {
     /// No pod object has any of its addresses.
     Unbound,
+    /// Younger than the agent, and its pod's policy is not known yet: closed.
+    Starting,
     /// It cannot be told whose it is: closed.
     Ambiguous,
     /// A pod's, and nothing can be enforced on it.
@@ -158,7 +156,10 @@ impl Index {
         let local = || {
             self.interfaces.entries.values().filter_map(|entry| match &entry.binding {
                 Binding::Bound { pod, .. } => Some(pod),
-                Binding::Waiting | Binding::Closed { .. } | Binding::Unenforceable { .. } => None,
+                Binding::Waiting
+                | Binding::Starting { .. }
+                | Binding::Closed { .. }
+                | Binding::Unenforceable { .. } => None,
             })
         };
         let policies = self.objects.namespaces.values().flat_map(|n| n.policies.values());
@@ -199,6 +200,7 @@ fn interface_status(entry: &Entry) -> Option<InterfaceStatus> {
     let (state, reason) = match &entry.binding {
         Binding::Bound { .. } => return None,
         Binding::Waiting => (InterfaceState::Unbound, "no pod object has any of its addresses"),
+        Binding::Starting { reason, .. } => (InterfaceState::Starting, reason.as_str()),
         Binding::Closed { reason, .. } => (InterfaceState::Ambiguous, reason.as_str()),
         Binding::Unenforceable { reason } => (InterfaceState::Unenforceable, reason.as_str()),
     };

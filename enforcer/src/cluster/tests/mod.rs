@@ -7,6 +7,7 @@ mod random;
 mod scale;
 mod scenarios;
 mod semantics;
+mod starting;
 mod streams;
 mod transitions;
 
@@ -16,7 +17,9 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 
 use super::{
     Index, IndexConfig,
-    event::{Event, Interface, Labels, NamedPort, Namespace, ObjectKey, Pod, Protocol},
+    event::{
+        Event, Interface, Labels, NamedPort, Namespace, ObjectKey, Pod, Protocol, StartPolicy,
+    },
     plan::Plan,
 };
 
@@ -80,7 +83,12 @@ fn address(text: &str) -> IpAddr {
 }
 
 fn index() -> Index {
-    Index::new(IndexConfig { class_key: [1, 2], first_table: 1 })
+    Index::new(IndexConfig {
+        class_key: [1, 2],
+        first_table: 1,
+        node: None,
+        start: StartPolicy::Open,
+    })
 }
 
 /// All plans until nothing is left to do.

@@ -19,8 +19,8 @@ use super::{
 };
 use crate::cluster::{
     Index, IndexConfig, KernelState,
-    event::{AdoptedInterface, Event, Namespace, ObjectKey, Pod},
-    interfaces::Binding,
+    binding::Binding,
+    event::{AdoptedInterface, Event, Namespace, ObjectKey, Pod, StartPolicy},
     plan::Plan,
 };
 
@@ -154,7 +154,10 @@ fn probes() -> Vec<Probe> {
 fn bound(index: &Index, ifindex: u32) -> Option<&Pod> {
     match &index.interfaces.entries.get(&ifindex)?.binding {
         Binding::Bound { pod, .. } => Some(pod),
-        Binding::Waiting | Binding::Closed { .. } | Binding::Unenforceable { .. } => None,
+        Binding::Waiting
+        | Binding::Starting { .. }
+        | Binding::Closed { .. }
+        | Binding::Unenforceable { .. } => None,
     }
 }
 
@@ -174,9 +177,14 @@ fn check_against_the_api(index: &Index, state: &KernelState, world: &World, prob
 
 /// An index that is told only what is so now; bindings, which depend on the past, are given.
 fn fresh(index: &Index, cluster: &Cluster) -> Index {
-    let mut fresh = Index::new(IndexConfig { class_key: [1, 2], first_table: 1000 });
+    let mut fresh = Index::new(IndexConfig {
+        class_key: [1, 2],
+        first_table: 1000,
+        node: None,
+        start: StartPolicy::Open,
+    });
     for entry in index.interfaces.entries.values() {
-        let Binding::Bound { pod, addresses } = &entry.binding else { continue };
+        let Binding::Bound { pod, addresses, .. } = &entry.binding else { continue };
         let mut then = Pod::clone(pod);
         (then.finished, then.host_network) = (false, false);
         then.addresses.clone_from(addresses);

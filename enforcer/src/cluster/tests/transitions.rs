@@ -9,7 +9,7 @@ use super::{
 };
 use crate::cluster::{
     Index, IndexConfig,
-    event::{Event, Protocol},
+    event::{Event, Protocol, StartPolicy},
     plan::{NameChange, Plan},
 };
 
@@ -174,7 +174,12 @@ fn rule_names_come_before_and_go_after() {
 
 /// Objects in another order, as a restart lists them.
 fn restarted(first_table: u32) -> Index {
-    let mut index = Index::new(IndexConfig { class_key: [1, 2], first_table });
+    let mut index = Index::new(IndexConfig {
+        class_key: [1, 2],
+        first_table,
+        node: None,
+        start: StartPolicy::Open,
+    });
     apply_veth(&mut index, 7, "10.0.0.1");
     index.apply(Event::Relist {
         pods: vec![
