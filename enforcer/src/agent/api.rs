@@ -20,6 +20,8 @@ pub enum Request {
     Observe(Box<ObserveRequest>),
     /// What is enforced.
     Status(StatusRequest),
+    /// Another agent is ready to look after the node.
+    GiveWay {},
 }
 
 /// Which flows, in which order of the ring.
@@ -61,6 +63,8 @@ pub enum Reply {
     Error(String),
     /// To [`Request::Status`].
     Status(Box<StatusReply>),
+    /// To [`Request::GiveWay`]: the lock will be free in a moment.
+    GivingWay {},
     /// All flows have been sent. Without it the agent has died.
     End {},
 }
@@ -88,6 +92,9 @@ pub struct StatusReport {
     pub policies: Vec<PolicyReport>,
     /// Interfaces without enforcement.
     pub not_enforced: Vec<NotEnforced>,
+    /// Pods that started while no agent was there, `namespace/name`: armed late.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unguarded: Vec<String>,
     /// What is wrong with the objects.
     pub problems: Vec<Problem>,
     /// Kinds that mean nothing here.
@@ -108,6 +115,9 @@ pub struct AgentReport {
     pub version: String,
     /// Node.
     pub node: String,
+    /// Which of several agents this is (`--instance`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
     /// Process id.
     pub pid: u32,
     /// Start, RFC 3339.

@@ -12,7 +12,7 @@ use std::{
 
 use tracing::{debug, info, warn};
 
-use super::bypass::Bypass;
+use super::{bypass::Bypass, names};
 use crate::{
     cluster::{
         Index, IndexConfig,
@@ -26,6 +26,7 @@ use crate::{
     error_chain,
     flow::{decode, directory::Directory, event::enrich, ring::FlowRing},
     source::{
+        cni::CniCache,
         manifests::{Ignored, ManifestSource, SourceUpdate},
         problem::Problem,
     },
@@ -40,6 +41,43 @@ const MOST_PLANS: usize = 8;
 /// Programs that were displaced are put back this often in a minute; then it is reported.
 const MOST_REATTACHMENTS: usize = 3;
 
+/// The interfaces and addresses that are there when an agent begins.
+#[derive(Debug, Default)]
+pub(super) struct FirstLook {
+    /// Interfaces that were there before the agent.
+    pub(super) older: Vec<Interface>,
+    /// Interfaces that came while it made itself ready.
+    pub(super) younger: Vec<Interface>,
+    /// The node's addresses.
+    pub(super) addresses: Vec<IpAddr>,
+}
+
+impl FirstLook {
+    /// All that is known so far was there before.
+    pub(super) fn complete(&mut self) {
+        self.older.append(&mut self.younger);
+    }
+
+    /// Takes in what discovery tells; of an interface it may tell again, when more is known of it.
+    pub(super) fn take(&mut self, event: DiscoveryEvent) {
+        match event {
+            DiscoveryEvent::Found(interface) => {
+                let known = self.older.iter_mut().chain(&mut self.younger);
+                match known.into_iter().find(|one| one.ifindex == interface.ifindex) {
+                    Some(one) => *one = interface,
+                    None => self.younger.push(interface),
+                }
+            }
+            DiscoveryEvent::Lost(ifindex) => {
+                self.older.retain(|interface| interface.ifindex != ifindex);
+                self.younger.retain(|interface| interface.ifindex != ifindex);
+            }
+            DiscoveryEvent::NodeAddresses(all) => self.addresses = all,
+            DiscoveryEvent::FirstComplete => {}
+        }
+    }
+}
+
 /// What the owning task owns.
 #[derive(Debug)]
 pub(super) struct Core {
@@ -53,8 +91,14 @@ pub(super) struct Core {
     directory: Directory,
     pub(super) flows: FlowRing,
     wall_offset: Duration,
+    /// What the network plugins tell of sandboxes, where they are asked.
+    pub(super) cni: Option<CniCache>,
     /// Interfaces that are there, and since when they are known.
     pub(super) interfaces: HashMap<u32, (Arc<str>, Instant)>,
+    /// Names of interfaces that are no pods'.
+    not_pods: Vec<String>,
+    /// Pods that started while no agent was there to guard them.
+    pub(super) unguarded: Vec<String>,
     pub(super) revision: u64,
     pub(super) armed: bool,
     /// What failed at the last write, until it succeeds.
@@ -65,26 +109,40 @@ pub(super) struct Core {
     bypass: Bypass,
 }
 
+/// What a [`Core`] is made of.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub(super) kernel: Kernel,
+    pub(super) rings: RingMaps,
+    pub(super) source: ManifestSource,
+    pub(super) cni: Option<CniCache>,
+    pub(super) flows: FlowRing,
+    /// Wall clock less the clock of events.
+    pub(super) wall_offset: Duration,
+    /// What a pod may do whose policy is not in force yet.
+    pub(super) start: StartPolicy,
+    /// Names of interfaces that are no pods', with `*` for any characters.
+    pub(super) not_pods: Vec<String>,
+}
+
 impl Core {
     /// Takes over what an earlier agent left, or starts from nothing.
-    pub(super) fn new(
-        kernel: Kernel,
-        rings: RingMaps,
-        source: ManifestSource,
-        flows: FlowRing,
-        wall_offset: Duration,
-    ) -> Self {
+    pub(super) fn new(parts: Parts) -> Self {
+        let Parts { kernel, rings, source, cni, flows, wall_offset, start, not_pods } = parts;
         let index = Index::new(IndexConfig {
             class_key: kernel.class_key(),
             first_table: kernel.first_table(),
             node: None,
-            start: StartPolicy::Open,
+            start,
         });
         Self {
             index,
             kernel,
             rings,
             source,
+            cni,
+            not_pods,
+            unguarded: Vec::new(),
             problems: Vec::new(),
             ignored: Vec::new(),
             settled: true,
@@ -105,19 +163,17 @@ impl Core {
     ///
     /// # Errors
     /// If the kernel's maps cannot be read or written.
-    pub(super) fn first_plan(
-        &mut self,
-        interfaces: Vec<Interface>,
-        node: Vec<IpAddr>,
-    ) -> Result<(), DataplaneError> {
-        self.kernel.set_node_addresses(node)?;
+    pub(super) fn first_plan(&mut self, there: FirstLook) -> Result<(), DataplaneError> {
+        let FirstLook { older, younger, addresses } = there;
+        self.kernel.set_node_addresses(addresses)?;
         let found: HashMap<u32, Vec<IpAddr>> = self
             .kernel
             .found()
             .into_iter()
             .map(|endpoint| (endpoint.ifindex, endpoint.addresses))
             .collect();
-        let present: BTreeSet<u32> = interfaces.iter().map(|interface| interface.ifindex).collect();
+        let present: BTreeSet<u32> =
+            older.iter().chain(&younger).map(|interface| interface.ifindex).collect();
         // An armed interface still has our programs; a new one under its index has not. The pod's
         // present addresses prove nothing: it can change them.
         let same = |ifindex: &u32| present.contains(ifindex) && self.kernel.carries_ours(*ifindex);
@@ -125,7 +181,13 @@ impl Core {
             found.into_iter().partition(|(ifindex, _)| same(ifindex));
         let gone = gone.into_keys().collect();
         self.write(&Plan { endpoints_removed: gone, ..Plan::default() });
-        for interface in interfaces {
+        self.refresh_sandboxes();
+        let mut unarmed = Vec::new();
+        let older = older.into_iter().map(|interface| (interface, false));
+        for (interface, is_younger) in older.chain(younger.into_iter().map(|i| (i, true))) {
+            if self.is_ignored(&interface) {
+                continue;
+            }
             self.note(&interface);
             match found.get(&interface.ifindex) {
                 Some(bound) => {
@@ -133,7 +195,11 @@ impl Core {
                     let adopted = AdoptedInterface { interface, bound_addresses };
                     self.index.apply(Event::InterfaceAdopted(adopted));
                 }
-                None => self.index.apply(Event::InterfaceFound(interface)),
+                None if is_younger => self.index.apply(Event::InterfaceAppeared(interface)),
+                None => {
+                    unarmed.push(interface.ifindex);
+                    self.index.apply(Event::InterfaceFound(interface));
+                }
             }
         }
         let update = self.source.rescan();
@@ -159,6 +225,9 @@ impl Core {
         self.kernel.set_armed()?;
         self.plan();
         self.armed = true;
+        if !first {
+            self.tell_unguarded(&unarmed);
+        }
         info!(
             endpoints = state.endpoints.len(),
             tables_kept = renames.len(),
@@ -167,6 +236,37 @@ impl Core {
             "policy is in force"
         );
         Ok(())
+    }
+
+    /// Pods that were armed just now and ran before: nothing could attach to them while no agent
+    /// was there.
+    fn tell_unguarded(&mut self, unarmed: &[u32]) {
+        let endpoints = self.index.status().endpoints;
+        let late = endpoints.iter().filter(|endpoint| unarmed.contains(&endpoint.ifindex));
+        self.unguarded = late.map(|e| format!("{}/{}", e.pod.namespace, e.pod.name)).collect();
+        if !self.unguarded.is_empty() {
+            warn!(
+                pods = ?self.unguarded,
+                "started while no agent was running and were not guarded until now"
+            );
+        }
+    }
+
+    /// Looks at what the network plugins tell.
+    fn refresh_sandboxes(&mut self) {
+        for event in self.cni.as_mut().map(CniCache::refresh).unwrap_or_default() {
+            self.index.apply(event);
+        }
+    }
+
+    /// The network plugins have told something: brings it into force.
+    pub(super) fn sandboxes_changed(&mut self) {
+        self.refresh_sandboxes();
+        self.plan();
+    }
+
+    fn is_ignored(&self, interface: &Interface) -> bool {
+        self.not_pods.iter().any(|pattern| names::matches(pattern, &interface.name))
     }
 
     fn note(&mut self, interface: &Interface) {
@@ -203,9 +303,10 @@ impl Core {
     /// If the map of node addresses cannot be written.
     pub(super) fn discovered(&mut self, event: DiscoveryEvent) -> Result<(), DataplaneError> {
         match event {
+            DiscoveryEvent::Found(interface) if self.is_ignored(&interface) => {}
             DiscoveryEvent::Found(interface) => {
                 self.note(&interface);
-                self.index.apply(Event::InterfaceFound(interface));
+                self.index.apply(Event::InterfaceAppeared(interface));
             }
             DiscoveryEvent::Lost(ifindex) => {
                 self.interfaces.remove(&ifindex);

@@ -3,6 +3,8 @@
 pub mod api;
 mod bypass;
 mod core;
+mod handover;
+mod names;
 mod report;
 pub mod run;
 pub mod socket;

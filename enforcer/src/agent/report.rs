@@ -23,6 +23,8 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct About {
     pub(super) node: String,
+    /// Which of several agents this is, as who started it names it.
+    pub(super) instance: Option<String>,
     pub(super) started: SystemTime,
 }
 
@@ -87,6 +89,7 @@ fn report(core: &Core, about: &About) -> StatusReport {
         agent: AgentReport {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             node: about.node.clone(),
+            instance: about.instance.clone(),
             pid: std::process::id(),
             started: hubble::timestamp(i64::try_from(started.as_nanos()).unwrap_or(i64::MAX)),
             revision: core.revision,
@@ -97,8 +100,9 @@ fn report(core: &Core, about: &About) -> StatusReport {
         not_enforced: status
             .interfaces
             .iter()
-            // One that no pod object claims is nobody's to enforce on.
-            .filter(|one| one.state != InterfaceState::Unbound)
+            // One that no pod object claims is nobody's to enforce on; one that is closed until its
+            // pod is known is among the endpoints.
+            .filter(|one| !matches!(one.state, InterfaceState::Unbound | InterfaceState::Starting))
             .map(|one| NotEnforced { interface: one.interface.clone(), reason: one.reason.clone() })
             .chain(core.contested().into_iter().map(|interface| NotEnforced {
                 interface: interface.to_string(),
@@ -110,6 +114,7 @@ fn report(core: &Core, about: &About) -> StatusReport {
                     "another program on the hook redirects the pod's packets past ours".to_owned(),
             }))
             .collect(),
+        unguarded: core.unguarded.clone(),
         problems: core.problems.clone(),
         ignored: core.ignored.clone(),
         maps: maps(core),
@@ -122,8 +127,8 @@ fn report(core: &Core, about: &About) -> StatusReport {
 }
 
 fn endpoints(core: &Core) -> Vec<EndpointReport> {
-    core.index
-        .status()
+    let status = core.index.status();
+    let mut reports: Vec<_> = status
         .endpoints
         .iter()
         .map(|endpoint| {
@@ -132,6 +137,8 @@ fn endpoints(core: &Core) -> Vec<EndpointReport> {
                 (EndpointState::Closed, Some("the programs are not attached yet".to_owned()))
             } else if core.kernel.locked(endpoint.ifindex) {
                 (EndpointState::Locked, core.failures.first().cloned())
+            } else if let Some(starting) = &endpoint.starting {
+                (EndpointState::Closed, Some(starting.clone()))
             } else {
                 (EndpointState::Enforced, None)
             };
@@ -148,7 +155,25 @@ fn endpoints(core: &Core) -> Vec<EndpointReport> {
                 reason,
             }
         })
-        .collect()
+        .collect();
+    let named: Vec<u32> = reports.iter().map(|report| report.ifindex).collect();
+    let starting = status
+        .interfaces
+        .into_iter()
+        .filter(|one| one.state == InterfaceState::Starting && !named.contains(&one.ifindex));
+    reports.extend(starting.map(|one| EndpointReport {
+        pod: None,
+        interface: one.interface,
+        ifindex: one.ifindex,
+        addresses: one.addresses.iter().map(ToString::to_string).collect(),
+        isolated_ingress: true,
+        isolated_egress: true,
+        state: EndpointState::Closed,
+        reason: Some(one.reason),
+        ..EndpointReport::default()
+    }));
+    reports.sort_by_key(|report| report.ifindex);
+    reports
 }
 
 fn policies(core: &Core) -> Vec<PolicyReport> {

@@ -2,14 +2,13 @@
 
 use std::{
     io,
-    net::IpAddr,
     path::PathBuf,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use enforcer_common::abi::lane;
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, oneshot},
     time::{MissedTickBehavior, interval, sleep_until},
 };
@@ -17,19 +16,21 @@ use tracing::{info, warn};
 
 use super::{
     api::{StatusReply, StatusRequest},
-    core::Core,
-    report,
+    core::{Core, FirstLook, Parts},
+    handover, report,
     socket::{Server, Service, SocketError},
 };
 use crate::{
     cli::AgentArgs,
-    cluster::event::Interface,
     dataplane::{
         self, DataplaneError, Kernel, KernelConfig,
         netlink::{Discovery, DiscoveryEvent, NetlinkError},
     },
     flow::ring::FlowRing,
-    source::manifests::{ManifestSource, SourceError},
+    source::{
+        cni::CniCache,
+        manifests::{ManifestSource, SourceError},
+    },
 };
 
 /// How often the rings are read: a flow is seen this long after its packet at the latest.
@@ -78,6 +79,14 @@ struct Handle {
     node: String,
     flows: FlowRing,
     questions: mpsc::Sender<Question>,
+    give_way: mpsc::Sender<()>,
+}
+
+/// What the socket's tasks ask of the owning task.
+#[derive(Debug)]
+struct Asked {
+    questions: mpsc::Receiver<Question>,
+    asked_to_go: mpsc::Receiver<()>,
 }
 
 impl Service for Handle {
@@ -100,6 +109,20 @@ impl Service for Handle {
         }
         reply.await.unwrap_or_else(|_| ended())
     }
+
+    async fn give_way(&self) {
+        // It may be ending already.
+        let _ending = self.give_way.send(()).await;
+    }
+}
+
+/// Why an agent no longer looks after the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    /// It was told to end.
+    Told,
+    /// Another agent has taken the node.
+    GaveWay,
 }
 
 /// Runs the agent until it is told to end. Enforcement outlives it.
@@ -111,10 +134,51 @@ pub fn run(args: AgentArgs) -> Result<(), AgentError> {
         .enable_all()
         .build()
         .map_err(|source| AgentError::System { operation: "start the runtime", source })?;
-    runtime.block_on(serve(args))
+    runtime.block_on(async {
+        loop {
+            let mut told = Told::new()?;
+            let ended = tokio::select! {
+                ended = serve(&args) => ended?,
+                // Before anything of ours is in force there is nothing to end in order.
+                () = told.wait() => Ended::Told,
+            };
+            if ended == Ended::Told {
+                info!("ended; policy stays in force");
+                return Ok(());
+            }
+            tokio::select! {
+                () = handover::stand_by(&args.run_dir) => {}
+                () = told.wait() => return Ok(()),
+            }
+        }
+    })
 }
 
-async fn serve(args: AgentArgs) -> Result<(), AgentError> {
+/// Signals that tell the agent to end.
+#[derive(Debug)]
+struct Told {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Told {
+    fn new() -> Result<Self, AgentError> {
+        let failed = |source| AgentError::System { operation: "listen for signals", source };
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).map_err(failed)?,
+            interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
+        })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+async fn serve(args: &AgentArgs) -> Result<Ended, AgentError> {
     let node = args
         .node()
         .map_err(|source| AgentError::System { operation: "read the host's name", source })?;
@@ -122,8 +186,19 @@ async fn serve(args: AgentArgs) -> Result<(), AgentError> {
     if !dataplane::may_load() {
         return Err(DataplaneError::Privilege.into());
     }
-    let server = Server::bind(&args.run_dir)?;
     let source = ManifestSource::new(&args.manifests)?;
+    let mut discovery = Discovery::open()?;
+    let mut there = FirstLook::default();
+    look(&mut discovery, &mut there).await?;
+    let server = if args.take_over {
+        handover::take(&args.run_dir).await?
+    } else {
+        Server::bind(&args.run_dir)?
+    };
+    // What came since then came while an agent was there, this one or the one before.
+    for event in discovery.rescan()? {
+        there.take(event);
+    }
     let (kernel, rings) = Kernel::open(&KernelConfig {
         bpf_dir: Some(args.bpf_dir.clone()),
         state_dir: Some(args.state_dir.clone()),
@@ -133,41 +208,43 @@ async fn serve(args: AgentArgs) -> Result<(), AgentError> {
     })?;
     info!(mode = ?kernel.mode(), adopted = kernel.found().len(), "the kernel has taken our programs");
     let flows = FlowRing::new(usize::try_from(args.flow_buffer).unwrap_or(usize::MAX));
-    let mut core = Core::new(kernel, rings, source, flows.clone(), wall_offset());
-    let mut discovery = Discovery::open()?;
-    let (interfaces, addresses) = first_look(&mut discovery).await?;
-    core.first_plan(interfaces, addresses)?;
+    let mut core = Core::new(Parts {
+        kernel,
+        rings,
+        source,
+        cni: args.cni_cache_dir.as_deref().map(CniCache::new),
+        flows: flows.clone(),
+        wall_offset: wall_offset(),
+        start: args.start.policy(),
+        not_pods: args.ignore_interface.clone(),
+    });
+    core.first_plan(there)?;
 
     let (questions, asked) = mpsc::channel(16);
-    let handle = Handle { node: node.clone(), flows, questions };
+    let (give_way, asked_to_go) = mpsc::channel(1);
+    let handle = Handle { node: node.clone(), flows, questions, give_way };
     let serving = tokio::spawn(server.serve(handle));
     let started = SystemTime::now();
-    let about = report::About { node, started };
-    let result = own(&mut core, &mut discovery, asked, &about).await;
+    let about = report::About { node, instance: args.instance.clone(), started };
+    let result =
+        own(&mut core, &mut discovery, Asked { questions: asked, asked_to_go }, &about).await;
+    // Nothing is written any more: only now the lock may go, with the server.
+    drop(core);
     serving.abort();
     // The server's end removes its socket.
     let _cancelled = serving.await;
-    info!("ended; policy stays in force");
     result
 }
 
 /// All interfaces and node addresses that are there.
-async fn first_look(
-    discovery: &mut Discovery,
-) -> Result<(Vec<Interface>, Vec<IpAddr>), AgentError> {
-    let (mut interfaces, mut addresses) = (Vec::new(), Vec::new());
+async fn look(discovery: &mut Discovery, there: &mut FirstLook) -> Result<(), AgentError> {
     loop {
         match discovery.next().await? {
-            DiscoveryEvent::Found(interface) => {
-                // Told again when more is known of it: the last word counts.
-                interfaces.retain(|one: &Interface| one.ifindex != interface.ifindex);
-                interfaces.push(interface);
+            DiscoveryEvent::FirstComplete => {
+                there.complete();
+                return Ok(());
             }
-            DiscoveryEvent::Lost(ifindex) => {
-                interfaces.retain(|interface| interface.ifindex != ifindex);
-            }
-            DiscoveryEvent::NodeAddresses(all) => addresses = all,
-            DiscoveryEvent::FirstComplete => return Ok((interfaces, addresses)),
+            event => there.take(event),
         }
     }
 }
@@ -176,12 +253,10 @@ async fn first_look(
 async fn own(
     core: &mut Core,
     discovery: &mut Discovery,
-    mut asked: mpsc::Receiver<Question>,
+    mut asked: Asked,
     about: &report::About,
-) -> Result<(), AgentError> {
-    let failed = |source| AgentError::System { operation: "listen for signals", source };
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+) -> Result<Ended, AgentError> {
+    let mut told = Told::new()?;
     let mut poll = interval(POLL);
     let mut retry = interval(RETRY);
     let mut maintain = interval(MAINTAIN);
@@ -198,10 +273,12 @@ async fn own(
                 core.source_changed(update);
             }
             event = discovery.next() => core.discovered(event?)?,
-            question = asked.recv() => match question {
+            () = told_of_sandboxes(core.cni.as_mut()) => core.sandboxes_changed(),
+            question = asked.questions.recv() => match question {
                 Some(question) => waiting.extend(ask(core, discovery, question, about)?),
-                None => return Ok(()),
+                None => return Ok(Ended::Told),
             },
+            _ = asked.asked_to_go.recv() => return Ok(Ended::GaveWay),
             () = sleep_until(next_look.unwrap_or_else(Instant::now).into()),
                 if next_look.is_some() => {}
             _ = poll.tick() => while core.drain() > 0 {},
@@ -210,10 +287,17 @@ async fn own(
                 core.maintain();
                 lost_before = tell_losses(core, lost_before);
             }
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
+            () = told.wait() => return Ok(Ended::Told),
         }
         answer(core, &mut waiting, about);
+    }
+}
+
+/// Waits for what the network plugins tell; for ever where they are not asked.
+async fn told_of_sandboxes(cni: Option<&mut CniCache>) {
+    match cni {
+        Some(cni) => cni.changed().await,
+        None => std::future::pending().await,
     }
 }
 

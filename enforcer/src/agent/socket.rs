@@ -26,6 +26,8 @@ use tokio::{
 use super::api::{ObserveRequest, Reply, Request, SOCKET_NAME, StatusReply, StatusRequest};
 use crate::flow::{event::Flow, filter::Filter, hubble, ring::FlowRing};
 
+/// Name of the lock in the run directory.
+const LOCK_NAME: &str = "enforcer.lock";
 /// Clients at a time.
 const MOST_CLIENTS: usize = 64;
 /// Longest request, bytes.
@@ -45,6 +47,8 @@ pub trait Service: Clone + Send + Sync + 'static {
     fn flows(&self) -> &FlowRing;
     /// Answers a status request, after the wait that it asks for. Dropped when the client goes.
     fn status(&self, request: StatusRequest) -> impl Future<Output = StatusReply> + Send;
+    /// Tells the owner of the state that another agent is ready to take its place.
+    fn give_way(&self) -> impl Future<Output = ()> + Send;
 }
 
 /// Why the socket cannot be had.
@@ -100,14 +104,8 @@ impl Server {
             .map_err(io("make the directory", run_dir))?;
         fs::set_permissions(run_dir, Permissions::from_mode(0o700))
             .map_err(io("set the mode of", run_dir))?;
-        let lock_path = run_dir.join("enforcer.lock");
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(&lock_path)
-            .map_err(io("open", &lock_path))?;
+        let lock_path = run_dir.join(LOCK_NAME);
+        let lock = open_lock(&lock_path).map_err(io("open", &lock_path))?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -129,6 +127,12 @@ impl Server {
         fs::set_permissions(&path, Permissions::from_mode(0o600))
             .map_err(io("set the mode of", &path))?;
         Ok(Self { listener, path, _lock: lock })
+    }
+
+    /// Whether nobody has the lock in `run_dir` at this moment.
+    #[must_use]
+    pub fn is_free(run_dir: &Path) -> bool {
+        open_lock(&run_dir.join(LOCK_NAME)).is_ok_and(|lock| lock.try_lock().is_ok())
     }
 
     /// Serves until dropped.
@@ -159,6 +163,10 @@ impl Server {
             }
         }
     }
+}
+
+fn open_lock(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)
 }
 
 impl Drop for Server {
@@ -193,6 +201,11 @@ async fn client<S: Service>(stream: UnixStream, service: &S) -> io::Result<()> {
                 () = gone(&mut read) => return Ok(()),
             };
             send(&mut write, &Reply::Status(Box::new(reply))).await
+        }
+        Request::GiveWay {} => {
+            send(&mut write, &Reply::GivingWay {}).await?;
+            service.give_way().await;
+            Ok(())
         }
         Request::Observe(request) => match Filter::new(&request.filter) {
             Err(e) => send(&mut write, &Reply::Error(e.to_string())).await,

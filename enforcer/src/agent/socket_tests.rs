@@ -30,6 +30,8 @@ impl Service for Fake {
         }
         StatusReply { failure: request.only, ..StatusReply::default() }
     }
+
+    async fn give_way(&self) {}
 }
 
 /// An agent's socket on a runtime of its own, as clients are processes of their own.

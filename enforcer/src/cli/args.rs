@@ -6,6 +6,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use super::{terminal::Color, when::When};
 use crate::{
+    cluster::event::StartPolicy,
     dataplane::AttachMode,
     flow::filter::{FilterSpec, Sides},
 };
@@ -42,6 +43,30 @@ pub enum LogFormat {
     Journal,
 }
 
+/// What a pod may do that starts while the agent runs, until its policy is in force.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum StartMode {
+    /// Nothing, but to be reached by its own node
+    #[default]
+    Closed,
+    /// Everything
+    Open,
+    /// Ask the cluster's DNS for names
+    ClosedExceptDns,
+}
+
+impl StartMode {
+    /// As the index knows it; where the cluster's DNS is, it is told later.
+    #[must_use]
+    pub fn policy(self) -> StartPolicy {
+        match self {
+            Self::Closed => StartPolicy::Closed,
+            Self::Open => StartPolicy::Open,
+            Self::ClosedExceptDns => StartPolicy::ClosedExceptDns(Vec::new()),
+        }
+    }
+}
+
 /// `enforcer agent`.
 #[derive(Clone, Debug, Args)]
 pub struct AgentArgs {
@@ -70,6 +95,21 @@ pub struct AgentArgs {
     /// Name of this node; the host name if not given
     #[arg(long, value_name = "NAME", env = "ENFORCER_NODE_NAME")]
     pub node_name: Option<String>,
+    /// What a pod may do that starts now, until its policy is in force
+    #[arg(long, value_enum, env = "ENFORCER_START", default_value_t)]
+    pub start: StartMode,
+    /// The result cache of libcni, which tells whose a new interface is
+    #[arg(long, value_name = "DIR", env = "ENFORCER_CNI_CACHE_DIR")]
+    pub cni_cache_dir: Option<PathBuf>,
+    /// Interfaces that are no pods' though their other end is elsewhere (* for any characters)
+    #[arg(long, value_name = "GLOB", env = "ENFORCER_IGNORE_INTERFACE", value_delimiter = ',')]
+    pub ignore_interface: Vec<String>,
+    /// Take the node over from an agent that runs already, when this one is ready
+    #[arg(long, env = "ENFORCER_TAKE_OVER")]
+    pub take_over: bool,
+    /// Name of this agent among several on the node, for `status --ready`
+    #[arg(long, value_name = "ID", env = "ENFORCER_INSTANCE")]
+    pub instance: Option<String>,
     /// How programs are attached
     #[arg(long, value_enum, env = "ENFORCER_ATTACH", default_value_t)]
     pub attach: AttachMode,
@@ -165,6 +205,12 @@ pub struct StatusArgs {
     /// Interfaces that cannot be enforced on are no failure
     #[arg(long)]
     pub ignore_unenforceable: bool,
+    /// Print nothing; yes if a complete plan is in force, by the agent that --instance names
+    #[arg(long, conflicts_with_all = ["wait", "only", "output"])]
+    pub ready: bool,
+    /// With --ready: the agent that must answer
+    #[arg(long, value_name = "ID", env = "ENFORCER_INSTANCE")]
+    pub instance: Option<String>,
     /// Form of the output
     #[arg(short, long, value_enum, default_value_t)]
     pub output: StatusOutput,

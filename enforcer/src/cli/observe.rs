@@ -127,6 +127,8 @@ mod tests {
     struct Fake(FlowRing);
 
     impl Service for Fake {
+        async fn give_way(&self) {}
+
         fn node_name(&self) -> &str {
             "w1"
         }

@@ -17,6 +17,10 @@ pub fn text(reply: &StatusReply, style: Style) -> String {
         report.not_enforced.iter().map(|n| (style.bad(&clean(&n.interface)), clean(&n.reason))),
     );
     page.section(
+        "Started while no agent was running, and not guarded until it came",
+        report.unguarded.iter().map(|pod| (clean(pod), String::new())),
+    );
+    page.section(
         "Problems",
         report.problems.iter().map(|p| (String::new(), clean(&p.to_string()))),
     );
@@ -188,7 +192,9 @@ mod tests {
         StatusReply {
             failure: None,
             report: StatusReport {
+                unguarded: Vec::new(),
                 agent: AgentReport {
+                    instance: None,
                     version: "0.1.0".into(),
                     node: "w1".into(),
                     pid: 7,

@@ -39,6 +39,8 @@ pub struct EndpointStatus {
     pub isolating: [Vec<ObjectName>; 2],
     /// Verdict table.
     pub table: TableId,
+    /// Why it is closed, while the pod's policy is not known yet.
+    pub starting: Option<String>,
 }
 
 /// A policy.
@@ -149,6 +151,10 @@ impl Index {
             isolated: self.tables.get(installed.table)?.isolated(),
             isolating,
             table: installed.table,
+            starting: match &entry.binding {
+                Binding::Starting { reason, .. } => Some(reason.clone()),
+                _ => None,
+            },
         })
     }
 

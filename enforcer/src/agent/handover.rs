@@ -1,0 +1,90 @@
+//! One agent gives way to the next without a moment in which nobody looks after the node.
+//!
+//! The owner of a node is who holds the lock in the run directory. The next agent makes itself
+//! ready first (its objects are complete, the interfaces known), asks the owner to give way, and
+//! waits for the lock. The former owner stays as a standby until it is told to end: should the next
+//! one die, the lock is free and the standby takes over again. Programs and maps are in force all
+//! the time.
+
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
+    net::UnixStream,
+    time::{sleep, timeout},
+};
+use tracing::{info, warn};
+
+use super::{
+    api::{Reply, Request, SOCKET_NAME},
+    socket::{Server, SocketError},
+};
+
+/// How long the owner may take to answer, and then to let go.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the owner is left alone first.
+const SETTLE: Duration = Duration::from_millis(500);
+/// How often the lock is tried while the owner lets go.
+const TRY: Duration = Duration::from_millis(1);
+/// How often a standby looks whether it is needed.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Takes the node: at once if nobody has it, else from its owner.
+///
+/// # Errors
+/// If the owner does not give way, or the system refuses the socket.
+pub(super) async fn take(run_dir: &Path) -> Result<Server, SocketError> {
+    match Server::bind(run_dir) {
+        Err(SocketError::AnotherAgent { .. }) => {}
+        other => return other,
+    }
+    // What the owner arms, it arms within this time: an interface that was there when this agent
+    // first looked, and has no programs then, is no pod's that starts just now.
+    sleep(SETTLE).await;
+    if let Err(error) = ask(run_dir).await {
+        // It may be ending at this moment: the lock will tell.
+        warn!(%error, "the agent that looks after this node does not answer");
+    }
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match Server::bind(run_dir) {
+            Err(error @ SocketError::AnotherAgent { .. }) if Instant::now() > until => {
+                return Err(error);
+            }
+            Err(SocketError::AnotherAgent { .. }) => sleep(TRY).await,
+            other => return other,
+        }
+    }
+}
+
+async fn ask(run_dir: &Path) -> std::io::Result<()> {
+    let exchange = async {
+        let mut stream = UnixStream::connect(run_dir.join(SOCKET_NAME)).await?;
+        let mut line = serde_json::to_vec(&Request::GiveWay {})?;
+        line.push(b'\n');
+        stream.write_all(&line).await?;
+        let mut answer = String::new();
+        BufReader::new(stream).read_line(&mut answer).await?;
+        match serde_json::from_str(&answer)? {
+            Reply::GivingWay {} => Ok(()),
+            Reply::Error(error) => Err(std::io::Error::other(error)),
+            _ => Err(std::io::Error::other("it answered something else")),
+        }
+    };
+    timeout(PATIENCE, exchange).await?
+}
+
+/// Waits until nobody looks after the node any more.
+pub(super) async fn stand_by(run_dir: &Path) {
+    info!("another agent looks after this node now; standing by");
+    loop {
+        sleep(LOOK).await;
+        if Server::is_free(run_dir) {
+            warn!("the agent that took over is gone; taking the node back");
+            return;
+        }
+    }
+}
