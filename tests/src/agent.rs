@@ -111,6 +111,45 @@ impl Agent {
         }
     }
 
+    /// Starts another agent that takes the node over from this one, as a rolling update does, and
+    /// waits until it has. This one stands by.
+    ///
+    /// # Errors
+    /// If it does not take over.
+    pub fn successor(&self, instance: &str) -> Result<Self, LabError> {
+        let mut options = self.options.clone();
+        options.flags.retain(|flag| flag != "--take-over" && !flag.starts_with("--instance="));
+        options.flags.extend(["--take-over".to_owned(), format!("--instance={instance}")]);
+        let netns =
+            self.netns.try_clone().map_err(LabError::io("keep the node's namespace open"))?;
+        let mut next = Self {
+            binary: self.binary.clone(),
+            options,
+            netns,
+            manifests: self.manifests.clone(),
+            run_dir: self.run_dir.clone(),
+            state_dir: self.state_dir.clone(),
+            bpf_dir: self.bpf_dir.clone(),
+            log: self.log.with_file_name(format!("agent-{instance}.log")),
+            child: None,
+        };
+        next.spawn()?;
+        let deadline = Instant::now() + READY;
+        let ask = ["status", "--ready", "--instance", instance];
+        while !next.run(&ask)?.status.success() {
+            if Instant::now() > deadline {
+                return Err(next.error("does not take over".to_owned()));
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(next)
+    }
+
+    /// Whether its process runs.
+    pub fn runs(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+    }
+
     fn spawn(&mut self) -> Result<(), LabError> {
         let _guard = cleanup::making()?;
         let log = File::options()

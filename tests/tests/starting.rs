@@ -1,0 +1,226 @@
+//! Pods that start while the agent runs, and agents that take the node over from each other.
+
+use std::{
+    fs, thread,
+    time::{Duration, Instant},
+};
+
+use enforcer_tests::{
+    AgentOptions, Mode, Place, PodSpec, Probe, World,
+    policy::{self},
+    world::{must, shop_pods, shop_policies},
+};
+
+/// What a change may take to come into force.
+const AT_ONCE: Duration = Duration::from_millis(100);
+/// A standby looks twice a second, and a start takes a while on a busy machine.
+const TAKEN_BACK: Duration = Duration::from_secs(10);
+
+fn with_flags(flags: &[&str]) -> AgentOptions {
+    AgentOptions {
+        flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
+        ..Default::default()
+    }
+}
+
+fn shop(flags: &[&str]) -> World {
+    World::with(Mode::PointToPoint, &shop_pods(), &shop_policies(), with_flags(flags))
+}
+
+/// A pod that no policy isolates.
+fn late() -> PodSpec {
+    PodSpec::numbered("shop/late", 9)
+}
+
+fn from_late() -> Probe {
+    Probe::tcp("shop/late", "shop/client", 80)
+}
+
+fn to_late() -> Probe {
+    Probe::tcp("shop/client", "shop/late", 80)
+}
+
+fn from_node() -> Probe {
+    Probe::new(Place::Node, Place::pod("shop/late"), 80, enforcer_tests::Protocol::Tcp)
+}
+
+/// Makes the late pod and waits until the agent knows its address: until then its ARP is dropped
+/// too, and comes again only after a second.
+fn start_late(world: &mut World) {
+    must(world.lab.add_pods(&[late()]));
+    let interface = must(world.lab.pod("shop/late")).host_interface().to_owned();
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        let status = must(world.agent.status());
+        let endpoints = status["report"]["endpoints"].as_array().expect("a list");
+        let found = endpoints.iter().find(|one| one["interface"] == interface.as_str());
+        if found.is_some_and(|one| one["addresses"].as_array().is_some_and(|a| a.len() == 2)) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{status}");
+    }
+}
+
+#[test]
+fn a_pod_that_starts_is_closed_until_its_object_is_known() {
+    for mode in [Mode::PointToPoint, Mode::Bridge] {
+        let mut world = World::with(mode, &shop_pods(), &shop_policies(), AgentOptions::default());
+        must(world.lab.add_pods(&[late()]));
+        world.expect(&[
+            (from_late(), false),
+            (from_late().v6(), false),
+            (to_late(), false),
+            (to_late().v6(), false),
+            (from_node(), true),
+            (from_node().v6(), true),
+        ]);
+        let status = must(world.agent.status());
+        let interface = must(world.lab.pod("shop/late")).host_interface();
+        let endpoints = status["report"]["endpoints"].as_array().expect("a list");
+        let closed = endpoints.iter().find(|one| one["interface"] == interface);
+        assert_eq!(closed.map(|one| one["state"].as_str()), Some(Some("closed")), "{status}");
+        let since = Instant::now();
+        world.describe(&late());
+        let took = world.time_until_open(&from_late(), since, Duration::from_secs(5));
+        assert!(took < AT_ONCE, "{took:?}");
+        world.expect(&[(to_late(), true), (to_late().v6(), true), (from_late().v6(), true)]);
+    }
+}
+
+#[test]
+fn nothing_passes_from_a_pod_whose_first_act_is_to_send() {
+    let mut world = shop(&[]);
+    let target = must(must(world.lab.pod("shop/client")).address(false)).to_string();
+    for round in 0..20 {
+        must(world.lab.add_pods(&[late()]));
+        // It has had its address for as long as the laboratory took to return.
+        let late = must(world.lab.pod("shop/late"));
+        let ping = late.netns().command("ping", &["-c1", "-W1", "-i0.002", &target]);
+        assert!(ping.is_err(), "a packet passed in round {round}");
+        must(world.lab.remove_pod("shop/late"));
+    }
+}
+
+#[test]
+fn where_the_start_is_open_a_pod_is_free_until_its_object_is_known() {
+    let mut world = shop(&["--start=open"]);
+    must(world.lab.add_pods(&[late()]));
+    world.expect(&[(from_late(), true), (to_late(), true)]);
+}
+
+#[test]
+fn interfaces_that_are_no_pods_are_left_alone() {
+    let mut world = shop(&["--ignore-interface=nothing,*"]);
+    must(world.lab.add_pods(&[late()]));
+    world.expect(&[(from_late(), true), (to_late(), true)]);
+}
+
+#[test]
+fn the_network_plugins_tell_who_a_pod_is_before_its_object_has_an_address() {
+    let cache = tempfile_dir();
+    let flag = format!("--cni-cache-dir={cache}");
+    let mut world = shop(&[&flag]);
+    let text = late().label("role", "client").manifest();
+    let mut object: serde_json::Value = serde_json::from_str(&text).expect("the manifest is JSON");
+    object["metadata"]["uid"] = "u-late".into();
+    object["status"] = serde_json::json!({"phase": "Pending"});
+    must(world.manifests.write("late.yaml", &object.to_string()));
+    world.settle();
+    start_late(&mut world);
+    let probe = Probe::tcp("shop/late", "shop/server", 80);
+    world.closed(probe.clone());
+    let interface = must(world.lab.pod("shop/late")).host_interface().to_owned();
+    let ips: Vec<_> = late()
+        .addresses
+        .iter()
+        .map(|address| serde_json::json!({"address": format!("{address}/24")}))
+        .collect();
+    let result = serde_json::json!({
+        "kind": "cniCacheV1",
+        "cniArgs": [["K8S_POD_NAMESPACE", "shop"], ["K8S_POD_NAME", "late"],
+            ["K8S_POD_UID", "u-late"]],
+        "result": {"interfaces": [{"name": interface}], "ips": ips},
+    });
+    let since = Instant::now();
+    fs::write(format!("{cache}/net-late-eth0"), result.to_string()).expect("the file is written");
+    // The server's policy looks at the label of the pod that has the address.
+    let took = world.time_until_open(&probe, since, Duration::from_secs(5));
+    assert!(took < AT_ONCE, "{took:?}");
+    let status = must(world.agent.status());
+    let endpoints = status["report"]["endpoints"].as_array().expect("a list");
+    let bound = endpoints.iter().find(|one| one["interface"] == interface.as_str());
+    assert_eq!(bound.map(|one| one["pod"].as_str()), Some(Some("shop/late")), "{status}");
+    fs::remove_dir_all(&cache).expect("the folder is removed");
+}
+
+fn tempfile_dir() -> String {
+    let dir = std::env::temp_dir().join(format!("enforcer-cni-{}", std::process::id()));
+    fs::create_dir_all(&dir).expect("a folder");
+    dir.display().to_string()
+}
+
+#[test]
+fn an_agent_takes_over_and_no_packet_notices() {
+    let mut world = shop(&[]);
+    let heartbeat = world.connect("shop/client", "shop/server", 80).beat();
+    let denied = [Probe::tcp("shop/other", "shop/server", 80)];
+    let mut former = Vec::new();
+    for round in 0..3 {
+        let name = format!("next{round}");
+        let (next, _) = world.while_closed(&denied, |agent, _, _| must(agent.successor(&name)));
+        former.push(std::mem::replace(&mut world.agent, next));
+        // The former one stands by, until it is told to end.
+        assert!(former.iter_mut().all(enforcer_tests::Agent::runs));
+        if round > 0 {
+            must(former.remove(0).stop());
+        }
+        world.open(Probe::tcp("shop/client", "shop/server", 80));
+    }
+    let connection = heartbeat.end().expect("the heartbeat's thread lives");
+    assert_eq!(connection.lost_segments(), 0);
+    // It is the successor that is listened to.
+    world.policies(&policy::deny("app=server", &["Ingress"]));
+    world.settle();
+    world.closed(Probe::tcp("shop/client", "shop/server", 80));
+}
+
+#[test]
+fn pods_that_start_during_a_hand_over_are_closed() {
+    let mut world = shop(&[]);
+    let specs: Vec<PodSpec> =
+        (0..12).map(|n| PodSpec::numbered(&format!("shop/young{n}"), 20 + n)).collect();
+    let World { agent, lab, .. } = &mut world;
+    let next = thread::scope(|scope| {
+        // Pods in the other thread: an agent ends with the thread that started it.
+        scope.spawn(|| {
+            for spec in &specs {
+                must(lab.add_pods(std::slice::from_ref(spec)));
+                thread::sleep(Duration::from_millis(60));
+            }
+        });
+        must(agent.successor("next"))
+    });
+    let former = std::mem::replace(&mut world.agent, next);
+    let probes: Vec<_> =
+        specs.iter().map(|spec| (Probe::tcp(&spec.name, "shop/client", 80), false)).collect();
+    world.expect(&probes);
+    drop(former);
+}
+
+#[test]
+fn a_standby_takes_the_node_back_when_its_successor_dies() {
+    let mut world = shop(&[]);
+    let mut next = must(world.agent.successor("next"));
+    must(next.kill());
+    let probe = Probe::tcp("shop/client", "shop/server", 80);
+    world.open(probe.clone());
+    let deadline = Instant::now() + TAKEN_BACK;
+    while world.agent.wait().is_err() {
+        assert!(Instant::now() < deadline, "nobody looks after the node");
+        thread::sleep(Duration::from_millis(50));
+    }
+    world.policies(&policy::deny("app=server", &["Ingress"]));
+    world.settle();
+    world.closed(probe);
+    must(world.agent.stop());
+}
