@@ -7,6 +7,7 @@ mod random;
 mod scale;
 mod scenarios;
 mod semantics;
+mod start_streams;
 mod starting;
 mod streams;
 mod transitions;
