@@ -95,7 +95,9 @@ impl Told {
                 Event::PodApplied(pod)
             }
             Step::Earlier(at) => {
-                let pod = object(at, "before", false);
+                // Its labels would free the pod.
+                let mut pod = object(at, "before", false);
+                pod.labels.clear();
                 self.pods.insert(at, pod.clone());
                 Event::PodApplied(pod)
             }
