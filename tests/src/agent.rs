@@ -33,6 +33,8 @@ pub struct AgentOptions {
     pub attach: Option<&'static str>,
     /// Further flags.
     pub flags: Vec<String>,
+    /// A program with its arguments that starts the agent, whose command line follows.
+    pub through: Vec<String>,
 }
 
 /// The agent of a laboratory's node. It is killed when this is dropped.
@@ -145,6 +147,19 @@ impl Agent {
         Ok(next)
     }
 
+    /// A line of `/proc/PID/status` of its process, such as `CapEff`.
+    ///
+    /// # Errors
+    /// If it does not run, or has no such line.
+    pub fn process_status(&self, name: &str) -> Result<String, LabError> {
+        let pid = self.child.as_ref().map_or(0, Child::id);
+        let status = fs::read_to_string(format!("/proc/{pid}/status"))
+            .map_err(LabError::io("read the agent's process status"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.map(|value| value.trim().to_owned())
+            .ok_or_else(|| self.error(format!("has no {name} in its process status")))
+    }
+
     /// Whether its process runs.
     pub fn runs(&mut self) -> bool {
         self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
@@ -159,8 +174,12 @@ impl Agent {
             .map_err(LabError::io(format!("open {}", self.log.display())))?;
         let errors = log.try_clone().map_err(LabError::io("keep the agent's log open"))?;
         let netns = self.netns.as_raw_fd();
-        let mut command = Command::new(&self.binary);
+        let mut line = self.options.through.iter().map(PathBuf::from).collect::<Vec<_>>();
+        line.push(self.binary.clone());
+        let mut line = line.into_iter();
+        let mut command = Command::new(line.next().unwrap_or_default());
         command
+            .args(line)
             .arg("agent")
             .args(["--manifests".as_ref(), self.manifests.as_os_str()])
             .args(["--run-dir".as_ref(), self.run_dir.as_os_str()])
