@@ -32,6 +32,7 @@ mod interfaces;
 mod objects;
 pub mod plan;
 mod rules;
+pub mod services;
 mod settle;
 mod snapshot;
 mod status;
