@@ -12,7 +12,7 @@ use std::{
 
 use tracing::{debug, info, warn};
 
-use super::bypass::Bypass;
+use super::{bypass::Bypass, found::Found};
 use crate::{
     cluster::{
         Index, IndexConfig,
@@ -25,10 +25,7 @@ use crate::{
     },
     error_chain,
     flow::{decode, directory::Directory, event::enrich, ring::FlowRing},
-    source::{
-        manifests::{Ignored, ManifestSource, SourceUpdate},
-        problem::Problem,
-    },
+    source::{Source, SourceUpdate, manifests::Ignored, problem::Problem},
 };
 
 /// An interface that was found this long before it is armed has a past to take over.
@@ -46,7 +43,9 @@ pub(super) struct Core {
     pub(super) index: Index,
     pub(super) kernel: Kernel,
     rings: RingMaps,
-    pub(super) source: ManifestSource,
+    pub(super) source: Source,
+    /// What was found on the node, until the first plan.
+    found: Option<Found>,
     pub(super) problems: Vec<Problem>,
     pub(super) ignored: Vec<Ignored>,
     pub(super) settled: bool,
@@ -70,7 +69,7 @@ impl Core {
     pub(super) fn new(
         kernel: Kernel,
         rings: RingMaps,
-        source: ManifestSource,
+        source: Source,
         flows: FlowRing,
         wall_offset: Duration,
     ) -> Self {
@@ -83,6 +82,7 @@ impl Core {
             kernel,
             rings,
             source,
+            found: None,
             problems: Vec::new(),
             ignored: Vec::new(),
             settled: true,
@@ -99,15 +99,20 @@ impl Core {
         }
     }
 
-    /// Brings the first complete plan into force: all objects and all interfaces are known.
+    /// Begins with what is on the node. The first plan follows at once if the source is usable,
+    /// else when it is; until then what an earlier agent left stays in force.
     ///
     /// # Errors
     /// If the kernel's maps cannot be read or written.
-    pub(super) fn first_plan(
-        &mut self,
-        interfaces: Vec<Interface>,
-        node: Vec<IpAddr>,
-    ) -> Result<(), DataplaneError> {
+    pub(super) fn begin(&mut self, found: Found) -> Result<(), DataplaneError> {
+        self.found = Some(found);
+        let update = self.source.first();
+        self.source_changed(update)
+    }
+
+    /// Brings the first complete plan into force: all objects and all interfaces are known.
+    fn first_plan(&mut self, found: Found, update: SourceUpdate) -> Result<(), DataplaneError> {
+        let Found { interfaces, node } = found;
         self.kernel.set_node_addresses(node)?;
         let found: HashMap<u32, Vec<IpAddr>> = self
             .kernel
@@ -134,7 +139,6 @@ impl Core {
                 None => self.index.apply(Event::InterfaceFound(interface)),
             }
         }
-        let update = self.source.rescan();
         self.take(update);
         // Decides everything that was taken in; the state is compared, so only names are needed.
         let named = self.index.take_plan();
@@ -175,9 +179,20 @@ impl Core {
     }
 
     /// Takes in what the source brought and brings it into force.
-    pub(super) fn source_changed(&mut self, update: SourceUpdate) {
+    ///
+    /// # Errors
+    /// If the kernel's maps cannot be read or written for the first plan.
+    pub(super) fn source_changed(&mut self, update: SourceUpdate) -> Result<(), DataplaneError> {
+        if self.source.is_usable()
+            && let Some(found) = self.found.take()
+        {
+            return self.first_plan(found, update);
+        }
         self.take(update);
-        self.plan();
+        if self.armed {
+            self.plan();
+        }
+        Ok(())
     }
 
     fn take(&mut self, update: SourceUpdate) {
@@ -200,6 +215,10 @@ impl Core {
     /// # Errors
     /// If the map of node addresses cannot be written.
     pub(super) fn discovered(&mut self, event: DiscoveryEvent) -> Result<(), DataplaneError> {
+        if let Some(found) = &mut self.found {
+            found.take(event);
+            return Ok(());
+        }
         match event {
             DiscoveryEvent::Found(interface) => {
                 self.note(&interface);

@@ -3,6 +3,7 @@
 pub mod api;
 mod bypass;
 mod core;
+mod found;
 mod report;
 pub mod run;
 pub mod socket;

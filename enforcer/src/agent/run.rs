@@ -2,7 +2,6 @@
 
 use std::{
     io,
-    net::IpAddr,
     path::PathBuf,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -18,18 +17,23 @@ use tracing::{info, warn};
 use super::{
     api::{StatusReply, StatusRequest},
     core::Core,
+    found::{Found, Look},
     report,
     socket::{Server, Service, SocketError},
 };
 use crate::{
+    apiserver::{ApiServer, ConfigError},
     cli::AgentArgs,
-    cluster::event::Interface,
     dataplane::{
         self, DataplaneError, Kernel, KernelConfig,
-        netlink::{Discovery, DiscoveryEvent, NetlinkError},
+        netlink::{Discovery, NetlinkError},
     },
     flow::ring::FlowRing,
-    source::manifests::{ManifestSource, SourceError},
+    source::{
+        Barrier, Source,
+        kubernetes::{Chance, KubernetesSource, Timing},
+        manifests::{ManifestSource, SourceError},
+    },
 };
 
 /// How often the rings are read: a flow is seen this long after its packet at the latest.
@@ -48,6 +52,9 @@ pub enum AgentError {
     /// The manifests cannot be read.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// There is no API server to ask.
+    #[error(transparent)]
+    ApiServer(#[from] ConfigError),
     /// The kernel refuses.
     #[error(transparent)]
     Dataplane(#[from] DataplaneError),
@@ -123,7 +130,7 @@ async fn serve(args: AgentArgs) -> Result<(), AgentError> {
         return Err(DataplaneError::Privilege.into());
     }
     let server = Server::bind(&args.run_dir)?;
-    let source = ManifestSource::new(&args.manifests)?;
+    let source = source(&args, &node).await?;
     let (kernel, rings) = Kernel::open(&KernelConfig {
         bpf_dir: Some(args.bpf_dir.clone()),
         state_dir: Some(args.state_dir.clone()),
@@ -135,8 +142,7 @@ async fn serve(args: AgentArgs) -> Result<(), AgentError> {
     let flows = FlowRing::new(usize::try_from(args.flow_buffer).unwrap_or(usize::MAX));
     let mut core = Core::new(kernel, rings, source, flows.clone(), wall_offset());
     let mut discovery = Discovery::open()?;
-    let (interfaces, addresses) = first_look(&mut discovery).await?;
-    core.first_plan(interfaces, addresses)?;
+    core.begin(first_look(&mut discovery).await?)?;
 
     let (questions, asked) = mpsc::channel(16);
     let handle = Handle { node: node.clone(), flows, questions };
@@ -151,25 +157,23 @@ async fn serve(args: AgentArgs) -> Result<(), AgentError> {
     result
 }
 
-/// All interfaces and node addresses that are there.
-async fn first_look(
-    discovery: &mut Discovery,
-) -> Result<(Vec<Interface>, Vec<IpAddr>), AgentError> {
-    let (mut interfaces, mut addresses) = (Vec::new(), Vec::new());
-    loop {
-        match discovery.next().await? {
-            DiscoveryEvent::Found(interface) => {
-                // Told again when more is known of it: the last word counts.
-                interfaces.retain(|one: &Interface| one.ifindex != interface.ifindex);
-                interfaces.push(interface);
-            }
-            DiscoveryEvent::Lost(ifindex) => {
-                interfaces.retain(|interface| interface.ifindex != ifindex);
-            }
-            DiscoveryEvent::NodeAddresses(all) => addresses = all,
-            DiscoveryEvent::FirstComplete => return Ok((interfaces, addresses)),
-        }
+/// Where objects come from, by the flags.
+async fn source(args: &AgentArgs, node: &str) -> Result<Source, AgentError> {
+    if let Some(dir) = &args.manifests {
+        return Ok(Source::Manifests(Box::new(ManifestSource::new(dir)?)));
     }
+    let api = ApiServer::find(args.kubeconfig.as_deref()).await?;
+    info!(server = api.url(), node, "objects come from the API server");
+    let mut chance = Chance::new(random_key()?[0]);
+    let source = KubernetesSource::start(&api, node, Timing::default(), &mut chance);
+    Ok(Source::Kubernetes(Box::new(source)))
+}
+
+/// All interfaces and node addresses that are there.
+async fn first_look(discovery: &mut Discovery) -> Result<Found, AgentError> {
+    let mut found = Found::default();
+    while found.take(discovery.next().await?) == Look::Going {}
+    Ok(found)
 }
 
 /// The owning task's loop.
@@ -195,7 +199,7 @@ async fn own(
         tokio::select! {
             () = core.source.changed() => {
                 let update = core.source.refresh();
-                core.source_changed(update);
+                core.source_changed(update)?;
             }
             event = discovery.next() => core.discovered(event?)?,
             question = asked.recv() => match question {
@@ -233,6 +237,7 @@ fn tell_losses(core: &Core, before: [u64; lane::COUNT as usize]) -> [u64; lane::
 #[derive(Debug)]
 struct Waiting {
     question: Question,
+    barrier: Barrier,
     until: Instant,
     next_look: Instant,
 }
@@ -254,14 +259,14 @@ fn ask(
         return Ok(None);
     };
     // The barrier: what was written and made before the question counts.
-    let update = core.source.rescan();
-    core.source_changed(update);
+    let (barrier, update) = core.source.barrier();
+    core.source_changed(update)?;
     for event in discovery.rescan()? {
         core.discovered(event)?;
     }
     let now = Instant::now();
     let until = now.checked_add(Duration::from_secs(seconds)).unwrap_or(now);
-    Ok(Some(Waiting { question, until, next_look: now }))
+    Ok(Some(Waiting { question, barrier, until, next_look: now }))
 }
 
 /// Answers the waiting questions whose condition holds or whose time is over.
@@ -272,7 +277,7 @@ fn answer(core: &Core, waiting: &mut Vec<Waiting>, about: &report::About) {
         if one.question.answer.is_closed() {
             continue;
         }
-        let missing = report::missing(core, &one.question.request);
+        let missing = report::missing(core, &one.question.request, one.barrier);
         if missing.is_some() && now < one.until {
             one.next_look = now + LOOK;
             open.push(one);

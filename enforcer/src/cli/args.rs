@@ -46,8 +46,12 @@ pub enum LogFormat {
 #[derive(Clone, Debug, Args)]
 pub struct AgentArgs {
     /// Directory of Kubernetes manifests that takes the API server's place
-    #[arg(long, value_name = "DIR", env = "ENFORCER_MANIFESTS")]
-    pub manifests: PathBuf,
+    #[arg(long, value_name = "DIR", env = "ENFORCER_MANIFESTS", conflicts_with = "kubeconfig")]
+    pub manifests: Option<PathBuf>,
+    /// How to reach the API server; if not given the pod's service account, or where there is none
+    /// $KUBECONFIG or ~/.kube/config
+    #[arg(long, value_name = "FILE", env = "ENFORCER_KUBECONFIG")]
+    pub kubeconfig: Option<PathBuf>,
     /// Where the socket is
     #[arg(long, value_name = "DIR", env = "ENFORCER_RUN_DIR", default_value = "/run/enforcer")]
     pub run_dir: PathBuf,
@@ -67,7 +71,7 @@ pub struct AgentArgs {
         default_value = "/sys/fs/bpf/enforcer"
     )]
     pub bpf_dir: PathBuf,
-    /// Name of this node; the host name if not given
+    /// Name of this node's Node object; the host name if not given
     #[arg(long, value_name = "NAME", env = "ENFORCER_NODE_NAME")]
     pub node_name: Option<String>,
     /// How programs are attached
@@ -108,7 +112,8 @@ impl AgentArgs {
         match &self.node_name {
             Some(name) => Ok(name.clone()),
             None => std::fs::read_to_string("/proc/sys/kernel/hostname")
-                .map(|name| name.trim().to_owned()),
+                // As the kubelet makes a node's name of it.
+                .map(|name| name.trim().to_lowercase()),
         }
     }
 }
@@ -368,7 +373,7 @@ mod tests {
     fn wrong_usage_ends_with_2() {
         for args in [
             "enforcer",
-            "enforcer agent",
+            "enforcer agent --manifests /m --kubeconfig /k",
             "enforcer status --wait 5",
             "enforcer status --for a/b",
             "enforcer observe --last 1 --all",
