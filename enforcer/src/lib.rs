@@ -6,6 +6,7 @@
 //! rings to [`flow`], which names what the kernel numbers, to the [`cli`] over a socket.
 
 pub mod agent;
+pub mod apiserver;
 pub mod cli;
 pub mod cluster;
 pub mod dataplane;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     flow::filter::FilterSpec,
-    source::{manifests::Ignored, problem::Problem},
+    source::{manifests::Ignored, problem::Problem, report::SourceReport},
 };
 
 /// Name of the socket in the run directory.
@@ -86,6 +86,8 @@ pub struct StatusReply {
 pub struct StatusReport {
     /// The agent.
     pub agent: AgentReport,
+    /// Where objects come from.
+    pub source: SourceReport,
     /// Local pod interfaces.
     pub endpoints: Vec<EndpointReport>,
     /// Policies, with how far they are enforced.

@@ -12,7 +12,7 @@ use std::{
 
 use tracing::{debug, info, warn};
 
-use super::{bypass::Bypass, names};
+use super::{bypass::Bypass, found::Found, names};
 use crate::{
     cluster::{
         Index, IndexConfig,
@@ -25,11 +25,7 @@ use crate::{
     },
     error_chain,
     flow::{decode, directory::Directory, event::enrich, ring::FlowRing},
-    source::{
-        cni::CniCache,
-        manifests::{Ignored, ManifestSource, SourceUpdate},
-        problem::Problem,
-    },
+    source::{Source, SourceUpdate, cni::CniCache, manifests::Ignored, problem::Problem},
 };
 
 /// An interface that was found this long before it is armed has a past to take over.
@@ -41,50 +37,15 @@ const MOST_PLANS: usize = 8;
 /// Programs that were displaced are put back this often in a minute; then it is reported.
 const MOST_REATTACHMENTS: usize = 3;
 
-/// The interfaces and addresses that are there when an agent begins.
-#[derive(Debug, Default)]
-pub(super) struct FirstLook {
-    /// Interfaces that were there before the agent.
-    pub(super) older: Vec<Interface>,
-    /// Interfaces that came while it made itself ready.
-    pub(super) younger: Vec<Interface>,
-    /// The node's addresses.
-    pub(super) addresses: Vec<IpAddr>,
-}
-
-impl FirstLook {
-    /// All that is known so far was there before.
-    pub(super) fn complete(&mut self) {
-        self.older.append(&mut self.younger);
-    }
-
-    /// Takes in what discovery tells; of an interface it may tell again, when more is known of it.
-    pub(super) fn take(&mut self, event: DiscoveryEvent) {
-        match event {
-            DiscoveryEvent::Found(interface) => {
-                let known = self.older.iter_mut().chain(&mut self.younger);
-                match known.into_iter().find(|one| one.ifindex == interface.ifindex) {
-                    Some(one) => *one = interface,
-                    None => self.younger.push(interface),
-                }
-            }
-            DiscoveryEvent::Lost(ifindex) => {
-                self.older.retain(|interface| interface.ifindex != ifindex);
-                self.younger.retain(|interface| interface.ifindex != ifindex);
-            }
-            DiscoveryEvent::NodeAddresses(all) => self.addresses = all,
-            DiscoveryEvent::FirstComplete => {}
-        }
-    }
-}
-
 /// What the owning task owns.
 #[derive(Debug)]
 pub(super) struct Core {
     pub(super) index: Index,
     pub(super) kernel: Kernel,
     rings: RingMaps,
-    pub(super) source: ManifestSource,
+    pub(super) source: Source,
+    /// What was found on the node, until the first plan.
+    found: Option<Found>,
     pub(super) problems: Vec<Problem>,
     pub(super) ignored: Vec<Ignored>,
     pub(super) settled: bool,
@@ -114,11 +75,13 @@ pub(super) struct Core {
 pub(super) struct Parts {
     pub(super) kernel: Kernel,
     pub(super) rings: RingMaps,
-    pub(super) source: ManifestSource,
+    pub(super) source: Source,
     pub(super) cni: Option<CniCache>,
     pub(super) flows: FlowRing,
     /// Wall clock less the clock of events.
     pub(super) wall_offset: Duration,
+    /// This node's name, where objects name the node that a pod is on.
+    pub(super) node: Option<Arc<str>>,
     /// What a pod may do whose policy is not in force yet.
     pub(super) start: StartPolicy,
     /// Names of interfaces that are no pods', with `*` for any characters.
@@ -128,11 +91,11 @@ pub(super) struct Parts {
 impl Core {
     /// Takes over what an earlier agent left, or starts from nothing.
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { kernel, rings, source, cni, flows, wall_offset, start, not_pods } = parts;
+        let Parts { kernel, rings, source, cni, flows, wall_offset, node, start, not_pods } = parts;
         let index = Index::new(IndexConfig {
             class_key: kernel.class_key(),
             first_table: kernel.first_table(),
-            node: None,
+            node,
             start,
         });
         Self {
@@ -143,6 +106,7 @@ impl Core {
             cni,
             not_pods,
             unguarded: Vec::new(),
+            found: None,
             problems: Vec::new(),
             ignored: Vec::new(),
             settled: true,
@@ -159,13 +123,23 @@ impl Core {
         }
     }
 
-    /// Brings the first complete plan into force: all objects and all interfaces are known.
+    /// Begins with what is on the node. The first plan follows at once if the source is usable,
+    /// else when it is; until then what an earlier agent left stays in force. `told` is what the
+    /// source has told already.
     ///
     /// # Errors
     /// If the kernel's maps cannot be read or written.
-    pub(super) fn first_plan(&mut self, there: FirstLook) -> Result<(), DataplaneError> {
-        let FirstLook { older, younger, addresses } = there;
-        self.kernel.set_node_addresses(addresses)?;
+    pub(super) fn begin(&mut self, found: Found, told: Vec<Event>) -> Result<(), DataplaneError> {
+        self.found = Some(found);
+        let mut update = self.source.first();
+        update.events.splice(0..0, told);
+        self.source_changed(update)
+    }
+
+    /// Brings the first complete plan into force: all objects and all interfaces are known.
+    fn first_plan(&mut self, found: Found, update: SourceUpdate) -> Result<(), DataplaneError> {
+        let Found { older, younger, node, .. } = found;
+        self.kernel.set_node_addresses(node)?;
         let found: HashMap<u32, Vec<IpAddr>> = self
             .kernel
             .found()
@@ -202,7 +176,6 @@ impl Core {
                 }
             }
         }
-        let update = self.source.rescan();
         self.take(update);
         // Decides everything that was taken in; the state is compared, so only names are needed.
         let named = self.index.take_plan();
@@ -277,9 +250,20 @@ impl Core {
     }
 
     /// Takes in what the source brought and brings it into force.
-    pub(super) fn source_changed(&mut self, update: SourceUpdate) {
+    ///
+    /// # Errors
+    /// If the kernel's maps cannot be read or written for the first plan.
+    pub(super) fn source_changed(&mut self, update: SourceUpdate) -> Result<(), DataplaneError> {
+        if self.source.is_usable()
+            && let Some(found) = self.found.take()
+        {
+            return self.first_plan(found, update);
+        }
         self.take(update);
-        self.plan();
+        if self.armed {
+            self.plan();
+        }
+        Ok(())
     }
 
     fn take(&mut self, update: SourceUpdate) {
@@ -302,6 +286,10 @@ impl Core {
     /// # Errors
     /// If the map of node addresses cannot be written.
     pub(super) fn discovered(&mut self, event: DiscoveryEvent) -> Result<(), DataplaneError> {
+        if let Some(found) = &mut self.found {
+            found.take(event);
+            return Ok(());
+        }
         match event {
             DiscoveryEvent::Found(interface) if self.is_ignored(&interface) => {}
             DiscoveryEvent::Found(interface) => {

@@ -14,13 +14,19 @@ use std::{
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
     net::UnixStream,
-    time::{sleep, timeout},
+    time::{interval, sleep, timeout},
 };
 use tracing::{info, warn};
 
 use super::{
     api::{Reply, Request, SOCKET_NAME},
+    found::Found,
     socket::{Server, SocketError},
+};
+use crate::{
+    cluster::event::Event,
+    dataplane::netlink::{Discovery, NetlinkError},
+    source::Source,
 };
 
 /// How long the owner may take to answer, and then to let go.
@@ -31,6 +37,33 @@ const SETTLE: Duration = Duration::from_millis(500);
 const TRY: Duration = Duration::from_millis(1);
 /// How often a standby looks whether it is needed.
 const LOOK: Duration = Duration::from_millis(500);
+
+/// Makes ready to take the node: waits until all objects are known, or until nobody has the node
+/// any more. Returns what the source has told meanwhile.
+///
+/// # Errors
+/// If the interfaces can no longer be followed.
+pub(super) async fn prepare(
+    run_dir: &Path,
+    source: &mut Source,
+    discovery: &mut Discovery,
+    found: &mut Found,
+) -> Result<Vec<Event>, NetlinkError> {
+    let mut told = Vec::new();
+    let mut look = interval(LOOK);
+    while !source.is_live() {
+        tokio::select! {
+            () = source.changed() => told.extend(source.refresh().events),
+            event = discovery.next() => {
+                found.take(event?);
+            }
+            _ = look.tick() => if Server::is_free(run_dir) {
+                break;
+            },
+        }
+    }
+    Ok(told)
+}
 
 /// Takes the node: at once if nobody has it, else from its owner.
 ///

@@ -3,6 +3,7 @@
 pub mod api;
 mod bypass;
 mod core;
+mod found;
 mod handover;
 mod names;
 mod report;

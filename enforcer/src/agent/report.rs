@@ -17,6 +17,7 @@ use super::{
 use crate::{
     cluster::{EndpointStatus, InterfaceState, ObjectName},
     flow::hubble,
+    source::Barrier,
 };
 
 /// What does not change while the agent runs.
@@ -29,9 +30,12 @@ pub(super) struct About {
 }
 
 /// Why the whole plan is not in force yet; `None` if it is.
-pub(super) fn missing(core: &Core, request: &StatusRequest) -> Option<String> {
-    if !core.armed {
-        return Some("the first complete plan is not in force yet".to_owned());
+pub(super) fn missing(core: &Core, request: &StatusRequest, barrier: Barrier) -> Option<String> {
+    if !core.armed || !core.source.is_live() {
+        return Some(incomplete(core));
+    }
+    if let Some(awaited) = core.source.awaited(barrier) {
+        return Some(awaited);
     }
     if !core.settled {
         return Some("a manifest is being written".to_owned());
@@ -52,6 +56,11 @@ pub(super) fn missing(core: &Core, request: &StatusRequest) -> Option<String> {
     }
 }
 
+fn incomplete(core: &Core) -> String {
+    let why = core.source.missing().map(|what| format!(": {what}")).unwrap_or_default();
+    format!("the first complete plan is not in force yet{why}")
+}
+
 /// The reply to a request; `missing` is what was waited for in vain.
 pub(super) fn reply(
     core: &Core,
@@ -64,7 +73,8 @@ pub(super) fn reply(
         let seconds = request.wait_seconds.unwrap_or(0);
         format!("not all in force after {seconds} s: {what}")
     });
-    let asked = || missing(core, request).filter(|_| request.only.is_some());
+    let unarmed = || (!core.armed).then(|| incomplete(core));
+    let asked = || missing(core, request, Barrier::Reached).filter(|_| request.only.is_some());
     let unenforceable = || {
         let first = report.not_enforced.first().filter(|_| !request.ignore_unenforceable)?;
         Some(format!(
@@ -74,7 +84,7 @@ pub(super) fn reply(
             first.reason
         ))
     };
-    let failure = waited.or_else(asked).or_else(unenforceable);
+    let failure = waited.or_else(unarmed).or_else(asked).or_else(unenforceable);
     StatusReply { failure, report }
 }
 
@@ -95,6 +105,7 @@ fn report(core: &Core, about: &About) -> StatusReport {
             revision: core.revision,
             armed: core.armed,
         },
+        source: core.source.report(),
         endpoints: endpoints(core),
         policies: policies(core),
         not_enforced: status

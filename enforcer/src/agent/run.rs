@@ -16,19 +16,23 @@ use tracing::{info, warn};
 
 use super::{
     api::{StatusReply, StatusRequest},
-    core::{Core, FirstLook, Parts},
+    core::{Core, Parts},
+    found::{Found, Look},
     handover, report,
     socket::{Server, Service, SocketError},
 };
 use crate::{
+    apiserver::{ApiServer, ConfigError},
     cli::AgentArgs,
     dataplane::{
         self, DataplaneError, Kernel, KernelConfig,
-        netlink::{Discovery, DiscoveryEvent, NetlinkError},
+        netlink::{Discovery, NetlinkError},
     },
     flow::ring::FlowRing,
     source::{
+        Barrier, Source,
         cni::CniCache,
+        kubernetes::{Chance, KubernetesSource, Timing},
         manifests::{ManifestSource, SourceError},
     },
 };
@@ -49,6 +53,9 @@ pub enum AgentError {
     /// The manifests cannot be read.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// There is no API server to ask.
+    #[error(transparent)]
+    ApiServer(#[from] ConfigError),
     /// The kernel refuses.
     #[error(transparent)]
     Dataplane(#[from] DataplaneError),
@@ -186,18 +193,20 @@ async fn serve(args: &AgentArgs) -> Result<Ended, AgentError> {
     if !dataplane::may_load() {
         return Err(DataplaneError::Privilege.into());
     }
-    let source = ManifestSource::new(&args.manifests)?;
+    let mut source = source(args, &node).await?;
     let mut discovery = Discovery::open()?;
-    let mut there = FirstLook::default();
-    look(&mut discovery, &mut there).await?;
+    let mut found = first_look(&mut discovery).await?;
+    let mut told = Vec::new();
     let server = if args.take_over {
-        handover::take(&args.run_dir).await?
+        let run_dir = &args.run_dir;
+        told = handover::prepare(run_dir, &mut source, &mut discovery, &mut found).await?;
+        handover::take(run_dir).await?
     } else {
         Server::bind(&args.run_dir)?
     };
     // What came since then came while an agent was there, this one or the one before.
     for event in discovery.rescan()? {
-        there.take(event);
+        found.take(event);
     }
     let (kernel, rings) = Kernel::open(&KernelConfig {
         bpf_dir: Some(args.bpf_dir.clone()),
@@ -212,13 +221,14 @@ async fn serve(args: &AgentArgs) -> Result<Ended, AgentError> {
         kernel,
         rings,
         source,
-        cni: args.cni_cache_dir.as_deref().map(CniCache::new),
+        cni: args.cni_cache_dir().map(CniCache::new),
         flows: flows.clone(),
         wall_offset: wall_offset(),
+        node: args.manifests.is_none().then(|| node.as_str().into()),
         start: args.start.policy(),
         not_pods: args.ignore_interface.clone(),
     });
-    core.first_plan(there)?;
+    core.begin(found, told)?;
 
     let (questions, asked) = mpsc::channel(16);
     let (give_way, asked_to_go) = mpsc::channel(1);
@@ -236,17 +246,23 @@ async fn serve(args: &AgentArgs) -> Result<Ended, AgentError> {
     result
 }
 
-/// All interfaces and node addresses that are there.
-async fn look(discovery: &mut Discovery, there: &mut FirstLook) -> Result<(), AgentError> {
-    loop {
-        match discovery.next().await? {
-            DiscoveryEvent::FirstComplete => {
-                there.complete();
-                return Ok(());
-            }
-            event => there.take(event),
-        }
+/// Where objects come from, by the flags.
+async fn source(args: &AgentArgs, node: &str) -> Result<Source, AgentError> {
+    if let Some(dir) = &args.manifests {
+        return Ok(Source::Manifests(Box::new(ManifestSource::new(dir)?)));
     }
+    let api = ApiServer::find(args.kubeconfig.as_deref()).await?;
+    info!(server = api.url(), node, "objects come from the API server");
+    let mut chance = Chance::new(random_key()?[0]);
+    let source = KubernetesSource::start(&api, node, Timing::default(), &mut chance);
+    Ok(Source::Kubernetes(Box::new(source)))
+}
+
+/// All interfaces and node addresses that are there.
+async fn first_look(discovery: &mut Discovery) -> Result<Found, AgentError> {
+    let mut found = Found::default();
+    while found.take(discovery.next().await?) == Look::Going {}
+    Ok(found)
 }
 
 /// The owning task's loop.
@@ -270,7 +286,7 @@ async fn own(
         tokio::select! {
             () = core.source.changed() => {
                 let update = core.source.refresh();
-                core.source_changed(update);
+                core.source_changed(update)?;
             }
             event = discovery.next() => core.discovered(event?)?,
             () = told_of_sandboxes(core.cni.as_mut()) => core.sandboxes_changed(),
@@ -317,6 +333,7 @@ fn tell_losses(core: &Core, before: [u64; lane::COUNT as usize]) -> [u64; lane::
 #[derive(Debug)]
 struct Waiting {
     question: Question,
+    barrier: Barrier,
     until: Instant,
     next_look: Instant,
 }
@@ -338,14 +355,14 @@ fn ask(
         return Ok(None);
     };
     // The barrier: what was written and made before the question counts.
-    let update = core.source.rescan();
-    core.source_changed(update);
+    let (barrier, update) = core.source.barrier();
+    core.source_changed(update)?;
     for event in discovery.rescan()? {
         core.discovered(event)?;
     }
     let now = Instant::now();
     let until = now.checked_add(Duration::from_secs(seconds)).unwrap_or(now);
-    Ok(Some(Waiting { question, until, next_look: now }))
+    Ok(Some(Waiting { question, barrier, until, next_look: now }))
 }
 
 /// Answers the waiting questions whose condition holds or whose time is over.
@@ -356,7 +373,7 @@ fn answer(core: &Core, waiting: &mut Vec<Waiting>, about: &report::About) {
         if one.question.answer.is_closed() {
             continue;
         }
-        let missing = report::missing(core, &one.question.request);
+        let missing = report::missing(core, &one.question.request, one.barrier);
         if missing.is_some() && now < one.until {
             one.next_look = now + LOOK;
             open.push(one);

@@ -1,6 +1,6 @@
 //! Flags of all commands. Each flag of the agent is also an `ENFORCER_…` environment variable.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
@@ -71,8 +71,12 @@ impl StartMode {
 #[derive(Clone, Debug, Args)]
 pub struct AgentArgs {
     /// Directory of Kubernetes manifests that takes the API server's place
-    #[arg(long, value_name = "DIR", env = "ENFORCER_MANIFESTS")]
-    pub manifests: PathBuf,
+    #[arg(long, value_name = "DIR", env = "ENFORCER_MANIFESTS", conflicts_with = "kubeconfig")]
+    pub manifests: Option<PathBuf>,
+    /// How to reach the API server; if not given the pod's service account, or where there is none
+    /// $KUBECONFIG or ~/.kube/config
+    #[arg(long, value_name = "FILE", env = "ENFORCER_KUBECONFIG")]
+    pub kubeconfig: Option<PathBuf>,
     /// Where the socket is
     #[arg(long, value_name = "DIR", env = "ENFORCER_RUN_DIR", default_value = "/run/enforcer")]
     pub run_dir: PathBuf,
@@ -92,13 +96,14 @@ pub struct AgentArgs {
         default_value = "/sys/fs/bpf/enforcer"
     )]
     pub bpf_dir: PathBuf,
-    /// Name of this node; the host name if not given
+    /// Name of this node's Node object; the host name if not given
     #[arg(long, value_name = "NAME", env = "ENFORCER_NODE_NAME")]
     pub node_name: Option<String>,
     /// What a pod may do that starts now, until its policy is in force
     #[arg(long, value_enum, env = "ENFORCER_START", default_value_t)]
     pub start: StartMode,
-    /// The result cache of libcni, which tells whose a new interface is
+    /// The result cache of libcni, which tells whose a new interface is [default with the API
+    /// server: /var/lib/cni/results]
     #[arg(long, value_name = "DIR", env = "ENFORCER_CNI_CACHE_DIR")]
     pub cni_cache_dir: Option<PathBuf>,
     /// Interfaces that are no pods' though their other end is elsewhere (* for any characters)
@@ -139,7 +144,18 @@ pub struct AgentArgs {
     pub log_format: LogFormat,
 }
 
+/// Where libcni keeps its results if it is not told otherwise.
+const CNI_CACHE_DIR: &str = "/var/lib/cni/results";
+
 impl AgentArgs {
+    /// Where the network plugins' results are; `None` if nobody asks them.
+    #[must_use]
+    pub fn cni_cache_dir(&self) -> Option<&Path> {
+        // Manifests may describe pods that no runtime has made.
+        let usual = self.manifests.is_none().then_some(Path::new(CNI_CACHE_DIR));
+        self.cni_cache_dir.as_deref().or(usual)
+    }
+
     /// The node's name: the flag, or the host's.
     ///
     /// # Errors
@@ -148,7 +164,8 @@ impl AgentArgs {
         match &self.node_name {
             Some(name) => Ok(name.clone()),
             None => std::fs::read_to_string("/proc/sys/kernel/hostname")
-                .map(|name| name.trim().to_owned()),
+                // As the kubelet makes a node's name of it.
+                .map(|name| name.trim().to_lowercase()),
         }
     }
 }
@@ -414,7 +431,7 @@ mod tests {
     fn wrong_usage_ends_with_2() {
         for args in [
             "enforcer",
-            "enforcer agent",
+            "enforcer agent --manifests /m --kubeconfig /k",
             "enforcer status --wait 5",
             "enforcer status --for a/b",
             "enforcer observe --last 1 --all",

@@ -4,7 +4,10 @@
 use std::fmt::Write;
 
 use super::terminal::{Style, clean, wrap};
-use crate::agent::api::{EndpointReport, EndpointState, StatusReply, StatusReport};
+use crate::{
+    agent::api::{EndpointReport, EndpointState, StatusReply, StatusReport},
+    source::report::SourceState,
+};
 
 /// The text, ending in a line end.
 #[must_use]
@@ -12,6 +15,7 @@ pub fn text(reply: &StatusReply, style: Style) -> String {
     let report = &reply.report;
     let mut page = Page { out: String::new(), style };
     page.head(reply);
+    page.section("Source", source(report).into_iter());
     page.section(
         "Not enforced",
         report.not_enforced.iter().map(|n| (style.bad(&clean(&n.interface)), clean(&n.reason))),
@@ -51,6 +55,25 @@ pub fn text(reply: &StatusReply, style: Style) -> String {
     );
     page.lost(report);
     page.out
+}
+
+/// What is not as it should be with where objects come from.
+fn source(report: &StatusReport) -> Vec<(String, String)> {
+    let source = &report.source;
+    let mut entries = Vec::new();
+    if let (SourceState::Saved, Some(confirmed)) = (source.state, &source.confirmed) {
+        let text = format!(
+            "what an earlier agent saved is in force, as of {confirmed}: {} has not been read",
+            source.location
+        );
+        entries.push((String::new(), clean(&text)));
+    }
+    entries.extend(source.troubles().map(|watch| {
+        let since = watch.since.as_deref().unwrap_or_default();
+        let reason = watch.reason.as_deref().unwrap_or_default();
+        (clean(&watch.resource), clean(&format!("since {since}: {reason}")))
+    }));
+    entries
 }
 
 /// Pod, and all there is to say about it.
@@ -170,7 +193,7 @@ mod tests {
         agent::api::{
             AgentReport, CounterReport, LostEvents, MapReport, NotEnforced, PolicyReport,
         },
-        source::{manifests::Ignored, problem::Problem},
+        source::{manifests::Ignored, problem::Problem, report::SourceReport},
     };
 
     fn reply() -> StatusReply {
@@ -202,6 +225,7 @@ mod tests {
                     revision: 12,
                     armed: true,
                 },
+                source: SourceReport::default(),
                 endpoints: vec![endpoint, locked],
                 policies: vec![PolicyReport {
                     policy: "shop/deny".into(),

@@ -71,6 +71,134 @@ pub struct Namespace {
     pub labels: Labels,
 }
 
+/// What is known of a node: names for its addresses.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Node {
+    /// Name.
+    pub name: Arc<str>,
+    /// `status.addresses` that are IP addresses.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// Where a Service may send what it gets (`internalTrafficPolicy`, `externalTrafficPolicy`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum TrafficPolicy {
+    /// To any endpoint.
+    #[default]
+    Cluster,
+    /// To endpoints on the node that got it.
+    Local,
+}
+
+/// Which endpoint a Service chooses for a client's next connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum SessionAffinity {
+    /// Any.
+    #[default]
+    None,
+    /// The one that the client's address had last.
+    ClientIp,
+}
+
+/// Who names a Service's endpoints.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum EndpointsFrom {
+    /// A selector of pods.
+    Selector,
+    /// Somebody else, who writes the slices.
+    Elsewhere,
+}
+
+/// The port of a Service's endpoints.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum TargetPort {
+    /// A number.
+    Number(u16),
+    /// The name of a pod's port.
+    Name(Arc<str>),
+}
+
+/// A port of a Service.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ServicePort {
+    /// Name; empty if it is the only one.
+    pub name: Arc<str>,
+    /// Protocol.
+    pub protocol: Protocol,
+    /// Number on the Service's addresses.
+    pub port: u16,
+    /// Number on its endpoints.
+    pub target: TargetPort,
+    /// Number on nodes' addresses.
+    pub node_port: Option<u16>,
+}
+
+/// What is known of a Service.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Service {
+    /// Namespace and name.
+    pub key: ObjectKey,
+    /// `clusterIPs`; empty for a headless one.
+    pub cluster_ips: Vec<IpAddr>,
+    /// `externalIPs`.
+    pub external_ips: Vec<IpAddr>,
+    /// `status.loadBalancer.ingress` that are IP addresses.
+    pub load_balancer_ips: Vec<IpAddr>,
+    /// Ports.
+    pub ports: Vec<ServicePort>,
+    /// Who names its endpoints.
+    pub endpoints_from: EndpointsFrom,
+    /// `clusterIP: None`: names lead to its endpoints themselves.
+    pub headless: bool,
+    /// Choice of endpoint.
+    pub affinity: SessionAffinity,
+    /// For what comes from outside the cluster.
+    pub external_traffic: TrafficPolicy,
+    /// For what comes to its cluster addresses.
+    pub internal_traffic: TrafficPolicy,
+}
+
+/// A port of an EndpointSlice.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SlicePort {
+    /// Name of the Service's port.
+    pub name: Arc<str>,
+    /// Protocol.
+    pub protocol: Protocol,
+    /// Number on the endpoints; `None` means all.
+    pub port: Option<u16>,
+}
+
+/// An endpoint of a Service.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Endpoint {
+    /// Addresses, of which the first counts.
+    pub addresses: Vec<IpAddr>,
+    /// Takes new connections.
+    pub ready: bool,
+    /// Could take new connections, terminating or not.
+    pub serving: bool,
+    /// Is on its way out.
+    pub terminating: bool,
+    /// Node that it is on.
+    pub node: Option<Arc<str>>,
+    /// Pod that it is.
+    pub pod: Option<ObjectKey>,
+}
+
+/// A part of a Service's endpoints.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct EndpointSlice {
+    /// Namespace and name.
+    pub key: ObjectKey,
+    /// The Service, by its label `kubernetes.io/service-name`.
+    pub service: Option<Arc<str>>,
+    /// Ports of all its endpoints.
+    pub ports: Vec<SlicePort>,
+    /// Endpoints; none if they are names instead of addresses.
+    pub endpoints: Vec<Endpoint>,
+}
+
 /// A host-side interface whose peer is in another network namespace.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Interface {
@@ -139,7 +267,8 @@ pub enum Event {
     PolicyApplied(Box<NetworkPolicy>),
     /// A NetworkPolicy is gone.
     PolicyDeleted(ObjectKey),
-    /// A whole list from a source: what it does not name is gone.
+    /// A whole list from a source: what it does not name is gone. Of nodes, Services and slices it
+    /// says nothing.
     Relist {
         /// All pods.
         pods: Vec<Pod>,
@@ -148,6 +277,18 @@ pub enum Event {
         /// All policies.
         policies: Vec<NetworkPolicy>,
     },
+    /// A node is new or changed.
+    NodeApplied(Node),
+    /// A Node object is gone.
+    NodeDeleted(Arc<str>),
+    /// A Service is new or changed.
+    ServiceApplied(Box<Service>),
+    /// A Service is gone.
+    ServiceDeleted(ObjectKey),
+    /// An EndpointSlice is new or changed.
+    SliceApplied(EndpointSlice),
+    /// An EndpointSlice is gone.
+    SliceDeleted(ObjectKey),
     /// An interface was found that is older than the agent, or one has changed.
     InterfaceFound(Interface),
     /// An interface has come that is younger than the agent: see [`StartPolicy`].

@@ -19,6 +19,7 @@ use super::{
     objects::{Objects, PodChange},
     rules::Rules,
     sandboxes::{self, Sandboxes},
+    services::Services,
     start::Start,
     table::Tables,
 };
@@ -46,6 +47,7 @@ pub struct Index {
     pub(super) atoms: Atoms,
     pub(super) classes: Classes,
     pub(super) rules: Rules,
+    pub(super) services: Services,
     pub(super) tables: Tables,
     /// Prefixes that the last plan left in the kernel.
     pub(super) prefixes: BTreeMap<IpNet, ClassId>,
@@ -87,6 +89,7 @@ impl Index {
             atoms: Atoms::default(),
             classes: Classes::new(class_key),
             rules: Rules::default(),
+            services: Services::default(),
             tables: Tables::new(first_table),
             prefixes: BTreeMap::new(),
             revision: 0,
@@ -96,6 +99,12 @@ impl Index {
             node,
             reported: HashMap::new(),
         }
+    }
+
+    /// Nodes, Services and their endpoints.
+    #[must_use]
+    pub fn services(&self) -> &Services {
+        &self.services
     }
 
     /// Takes an event. What follows from it is in the next plan; whose an interface is, is
@@ -121,6 +130,12 @@ impl Index {
                 self.relist_policies(&policies);
                 self.relist_pods(pods, &mut undecided);
             }
+            Event::NodeApplied(node) => self.services.set_node(node),
+            Event::NodeDeleted(name) => self.services.remove_node(&name),
+            Event::ServiceApplied(service) => self.services.set_service(*service),
+            Event::ServiceDeleted(key) => self.services.remove_service(&key),
+            Event::SliceApplied(slice) => self.services.set_slice(slice),
+            Event::SliceDeleted(key) => self.services.remove_slice(&key),
             Event::InterfaceFound(interface) => {
                 self.dirty.endpoints.insert(interface.ifindex);
                 undecided = self.interfaces.found(interface, Arrival::Older);

@@ -34,6 +34,7 @@ mod objects;
 pub mod plan;
 mod rules;
 mod sandboxes;
+pub mod services;
 mod settle;
 mod snapshot;
 mod start;

@@ -98,6 +98,14 @@ pub enum NameChange {
     Endpoint(u32, Arc<PodIdentity>, [Arc<[ObjectKey]>; 2]),
     /// An interface is gone.
     EndpointGone(u32),
+    /// An address is this node's.
+    Node(IpAddr, Arc<str>),
+    /// An address is no node's any more.
+    NodeGone(IpAddr),
+    /// An address is this Service's.
+    Service(IpAddr, ObjectKey),
+    /// An address is no Service's any more.
+    ServiceGone(IpAddr),
 }
 
 /// Who a pod is, in flows.

@@ -54,7 +54,11 @@ impl Index {
     /// A plan that replaces tables is followed by one more, which forgets what only the old tables
     /// asked of addresses: call until the plan is empty.
     pub fn take_plan(&mut self) -> Plan {
-        if self.dirty.is_empty() && !self.atoms.has_released() && !self.rules.has_released() {
+        if self.dirty.is_empty()
+            && !self.atoms.has_released()
+            && !self.rules.has_released()
+            && !self.services.has_renamed()
+        {
             return Plan { revision: self.revision, ..Plan::default() };
         }
         let mut plan = Plan::default();
@@ -69,6 +73,8 @@ impl Index {
         plan.names.extend(self.rules.sweep().into_iter().map(NameChange::RuleGone));
         let rules = self.rules.take_added().into_iter();
         plan.names.extend(rules.map(|(id, identity)| NameChange::Rule(id, identity)));
+
+        plan.names.extend(self.services.take_names());
 
         let losses = self.settle_addresses(&mut plan);
         self.settle_prefixes(&mut plan);

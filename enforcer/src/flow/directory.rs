@@ -38,6 +38,8 @@ pub struct Directory {
     addresses: Names<IpAddr, Arc<PodIdentity>>,
     rules: Names<RuleId, Arc<RuleIdentity>>,
     endpoints: Names<u32, EndpointIdentity>,
+    nodes: Names<IpAddr, Arc<str>>,
+    services: Names<IpAddr, ObjectKey>,
 }
 
 impl Directory {
@@ -55,6 +57,10 @@ impl Directory {
                 self.endpoints.set(*ifindex, EndpointIdentity { pod: Arc::clone(pod), isolating });
             }
             NameChange::EndpointGone(ifindex) => self.endpoints.gone(*ifindex, now),
+            NameChange::Node(address, name) => self.nodes.set(*address, Arc::clone(name)),
+            NameChange::NodeGone(address) => self.nodes.gone(*address, now),
+            NameChange::Service(address, key) => self.services.set(*address, key.clone()),
+            NameChange::ServiceGone(address) => self.services.gone(*address, now),
         }
     }
 
@@ -62,6 +68,18 @@ impl Directory {
     #[must_use]
     pub fn address(&self, address: IpAddr) -> Option<&Arc<PodIdentity>> {
         self.addresses.get(&address)
+    }
+
+    /// Which node's address it is.
+    #[must_use]
+    pub fn node(&self, address: IpAddr) -> Option<&Arc<str>> {
+        self.nodes.get(&address)
+    }
+
+    /// Which Service's address it is.
+    #[must_use]
+    pub fn service(&self, address: IpAddr) -> Option<&ObjectKey> {
+        self.services.get(&address)
     }
 
     /// Which rule a number means.

@@ -6,7 +6,6 @@
 
 mod file;
 mod parse;
-mod pod;
 mod resolve;
 mod text;
 mod tree;
@@ -134,6 +133,12 @@ impl ManifestSource {
             lost: false,
             settled: true,
         })
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// Looks at every file (reading those that changed) and tells what is different. The barrier of

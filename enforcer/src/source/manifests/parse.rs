@@ -6,13 +6,12 @@ use k8s_openapi::{
     api::networking::v1::{NetworkPolicy, NetworkPolicyPort, NetworkPolicySpec},
     apimachinery::pkg::apis::meta::v1::LabelSelector,
 };
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{pod, tree};
+use super::tree;
 use crate::{
     cluster::event::{Namespace, ObjectKey, Pod},
-    source::{problem::FieldError, validate},
+    source::{pod, problem::FieldError, typed, validate},
 };
 
 /// Kinds that are read. Namespaces are announced first, policies last.
@@ -291,15 +290,6 @@ fn complete(policy: &mut NetworkPolicy) {
         let NetworkPolicyPort { protocol, .. } = port;
         protocol.get_or_insert_with(|| "TCP".to_owned());
     }
-}
-
-/// Reads a typed object; the error names the path of the field with the wrong type.
-pub(super) fn typed<T: DeserializeOwned>(value: &Value) -> Result<T, Vec<FieldError>> {
-    serde_path_to_error::deserialize(value).map_err(|e| {
-        let path = e.path().to_string();
-        let path = if path == "." { String::new() } else { path };
-        vec![FieldError::new(path, e.inner().to_string())]
-    })
 }
 
 fn join(path: &str, field: &str) -> String {

@@ -1,33 +1,35 @@
 //! The few fields of a Pod and a Namespace that policy needs, read without the rest: a pod is not
 //! refused for a field that has nothing to do with the network.
+//!
+//! What a manifest says of names and labels is checked as the API server checks it. What the API
+//! server says of them is so, by whatever rules it has by now.
 
 use std::{net::IpAddr, sync::Arc};
 
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::parse::typed;
-use crate::{
-    cluster::event::{Labels, NamedPort, Namespace, ObjectKey, Pod, Protocol},
-    source::{names, problem::FieldError, validate},
-};
+use super::{names, problem::FieldError, typed, validate};
+use crate::cluster::event::{Labels, NamedPort, Namespace, ObjectKey, Pod, Protocol};
 
 /// The label that the API server puts on every namespace.
-pub(super) const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
+const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase")]
-struct Meta {
-    name: Option<String>,
-    namespace: Option<String>,
+pub(super) struct Meta {
+    pub(super) name: Option<String>,
+    pub(super) namespace: Option<String>,
     uid: Option<String>,
-    labels: Option<Labels>,
+    pub(super) labels: Option<Labels>,
     creation_timestamp: Option<String>,
+    pub(super) resource_version: Option<String>,
 }
 
+/// A Pod as it is written.
 #[derive(Deserialize)]
-struct RawPod {
-    metadata: Option<Meta>,
+pub(super) struct RawPod {
+    pub(super) metadata: Option<Meta>,
     spec: Option<Spec>,
     status: Option<Status>,
 }
@@ -72,22 +74,49 @@ struct PodIp {
     ip: Option<String>,
 }
 
+/// A Namespace as it is written.
 #[derive(Deserialize)]
-struct RawNamespace {
-    metadata: Option<Meta>,
+pub(super) struct RawNamespace {
+    pub(super) metadata: Option<Meta>,
 }
 
-/// Reads a Pod with the API server's defaults.
+/// Reads a Pod of a manifest with the API server's defaults.
 pub(super) fn pod(value: &Value) -> Result<Pod, Vec<FieldError>> {
     let raw: RawPod = typed(value)?;
+    let mut errors = Vec::new();
+    if let Some(meta) = &raw.metadata {
+        let name = meta.name.as_deref().unwrap_or_default();
+        let namespace = meta.namespace.as_deref().filter(|n| !n.is_empty());
+        let labels = meta.labels.as_ref();
+        validate::metadata((name, names::dns_subdomain), namespace, labels, &mut errors);
+    }
+    match read_pod(raw, &mut |text| text.into()) {
+        Ok(pod) if errors.is_empty() => Ok(pod),
+        Ok(_) => Err(errors),
+        Err(mut more) => {
+            more.retain(|error| !errors.contains(error));
+            errors.extend(more);
+            Err(errors)
+        }
+    }
+}
+
+/// What policy needs of a Pod whose name and labels are right. `shared` makes texts that many pods
+/// have in common one.
+pub(super) fn read_pod(
+    raw: RawPod,
+    shared: &mut dyn FnMut(&str) -> Arc<str>,
+) -> Result<Pod, Vec<FieldError>> {
     let meta = raw.metadata.unwrap_or_default();
     let spec = raw.spec.unwrap_or_default();
     let status = raw.status.unwrap_or_default();
     let mut errors = Vec::new();
     let name = meta.name.unwrap_or_default();
+    if name.is_empty() {
+        errors.push(FieldError::new("metadata.name", "is required"));
+    }
     let namespace = meta.namespace.filter(|n| !n.is_empty()).unwrap_or("default".into());
     let labels = meta.labels.unwrap_or_default();
-    validate::metadata((&name, names::dns_subdomain), Some(&namespace), Some(&labels), &mut errors);
     let started = [
         ("status.startTime", status.start_time.as_deref()),
         ("metadata.creationTimestamp", meta.creation_timestamp.as_deref()),
@@ -109,7 +138,7 @@ pub(super) fn pod(value: &Value) -> Result<Pod, Vec<FieldError>> {
         return Err(errors);
     }
     Ok(Pod {
-        key: ObjectKey { namespace: namespace.into(), name: name.into() },
+        key: ObjectKey { namespace: shared(&namespace), name: name.into() },
         uid: meta.uid.unwrap_or_default().into(),
         labels,
         addresses,
@@ -117,23 +146,37 @@ pub(super) fn pod(value: &Value) -> Result<Pod, Vec<FieldError>> {
         finished: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
         started,
         ports,
-        node: spec.node_name.filter(|n| !n.is_empty()).map(Arc::from),
+        node: spec.node_name.filter(|n| !n.is_empty()).map(|name| shared(&name)),
     })
 }
 
-/// Reads a Namespace and gives it the label that the API server would.
+/// Reads a Namespace of a manifest.
 pub(super) fn namespace(value: &Value) -> Result<Namespace, Vec<FieldError>> {
     let raw: RawNamespace = typed(value)?;
+    let meta = raw.metadata.as_ref();
+    let name = meta.and_then(|meta| meta.name.as_deref()).unwrap_or_default();
+    let labels = meta.and_then(|meta| meta.labels.as_ref());
+    let mut errors = Vec::new();
+    validate::metadata((name, names::dns_label), None, labels, &mut errors);
+    if errors.is_empty() { Ok(read_namespace(raw)) } else { Err(errors) }
+}
+
+/// A Namespace with the label that the API server gives it.
+pub(super) fn read_namespace(raw: RawNamespace) -> Namespace {
     let meta = raw.metadata.unwrap_or_default();
     let name = meta.name.unwrap_or_default();
     let mut labels = meta.labels.unwrap_or_default();
-    let mut errors = Vec::new();
-    validate::metadata((&name, names::dns_label), None, Some(&labels), &mut errors);
-    if !errors.is_empty() {
-        return Err(errors);
-    }
     labels.insert(NAMESPACE_NAME_LABEL.to_owned(), name.clone());
-    Ok(Namespace { name: name.into(), labels })
+    Namespace { name: name.into(), labels }
+}
+
+pub(super) fn protocol(name: Option<&str>) -> Option<Protocol> {
+    match name {
+        None | Some("" | "TCP") => Some(Protocol::Tcp),
+        Some("UDP") => Some(Protocol::Udp),
+        Some("SCTP") => Some(Protocol::Sctp),
+        Some(_) => None,
+    }
 }
 
 fn seconds(path: &str, text: &str, errors: &mut Vec<FieldError>) -> Option<i64> {
@@ -195,15 +238,11 @@ fn named_ports(
                 let value = port.container_port.unwrap_or(0);
                 errors.push(FieldError::value(path, value, "must be a port, 1 to 65535"));
             }
-            let protocol = match port.protocol.as_deref() {
-                None | Some("" | "TCP") => Protocol::Tcp,
-                Some("UDP") => Protocol::Udp,
-                Some("SCTP") => Protocol::Sctp,
-                Some(other) => {
-                    let path = format!("{path}.protocol");
-                    errors.push(FieldError::value(path, other, "must be `TCP`, `UDP` or `SCTP`"));
-                    continue;
-                }
+            let Some(protocol) = protocol(port.protocol.as_deref()) else {
+                let (path, other) = (format!("{path}.protocol"), port.protocol.as_deref());
+                let reason = "must be `TCP`, `UDP` or `SCTP`";
+                errors.push(FieldError::value(path, other.unwrap_or_default(), reason));
+                continue;
             };
             if let (Some(number), true) = (number, errors.len() == before) {
                 named.push(NamedPort { name: name.into(), protocol, number });

@@ -1,0 +1,84 @@
+//! A list as one answer, or in chunks where the server makes some: for servers that do not stream
+//! lists, and for when a stream has broken off. Read item by item: the whole of it, with all the
+//! fields that nobody reads here, can be many times the size of what is kept.
+
+use serde::Deserialize;
+
+use super::{
+    framing::Items,
+    resource::{Item, version},
+    watch::{BookmarkMeta, Freshness, Stop, Watcher},
+};
+use crate::{apiserver::ApiError, source::problem::Problem};
+
+/// Objects in a chunk.
+const CHUNK: usize = 500;
+/// An answer with one object, at most.
+const MOST_OF_ONE: usize = 16 << 20;
+
+#[derive(Deserialize)]
+struct List {
+    metadata: BookmarkMeta,
+}
+
+impl Watcher {
+    /// All objects, those without a name, and the version of the list.
+    pub(super) async fn read_list(
+        &mut self,
+        freshness: Freshness,
+    ) -> Result<(Vec<Item>, Vec<Problem>, String), Stop> {
+        let (mut items, mut nameless) = (Vec::new(), Vec::new());
+        let mut query = match freshness {
+            Freshness::Current => format!("limit={CHUNK}"),
+            Freshness::NotOlder => {
+                let known = self.position.as_deref().unwrap_or("0");
+                format!("limit={CHUNK}&resourceVersion={known}&resourceVersionMatch=NotOlderThan")
+            }
+        };
+        loop {
+            let meta = self.chunk(&query, &mut items, &mut nameless).await?;
+            if meta.next.is_empty() {
+                return Ok((items, nameless, meta.resource_version));
+            }
+            query = format!("limit={CHUNK}&continue={}", meta.next);
+        }
+    }
+
+    async fn chunk(
+        &mut self,
+        query: &str,
+        items: &mut Vec<Item>,
+        nameless: &mut Vec<Problem>,
+    ) -> Result<BookmarkMeta, Stop> {
+        let failed = |error: ApiError| Stop::Error { error, verb: "list" };
+        let path = self.watch.with(query);
+        let mut answer = self.api.get(&path, self.timing.answer).await.map_err(failed)?;
+        let mut framing = Items::new();
+        while let Some(piece) = answer.piece(self.timing.piece).await.map_err(failed)? {
+            framing.push(&piece);
+            loop {
+                let item = framing.next().map_err(|e| failed(self.api.not_understood(e)))?;
+                let Some(item) = item else { break };
+                match self.reader.read(item) {
+                    Ok(item) => items.push(item),
+                    Err(problem) => nameless.push(*problem),
+                }
+            }
+        }
+        let rest = framing.finish().map_err(|e| failed(self.api.not_understood(e)))?;
+        let List { metadata } =
+            serde_json::from_slice(&rest).map_err(|e| failed(self.api.not_understood(e)))?;
+        Ok(metadata)
+    }
+
+    /// The server's version now: everything written before has a smaller one, or this.
+    pub(super) async fn current_version(&mut self) -> Result<u64, Stop> {
+        let failed = |error: ApiError| Stop::Error { error, verb: "list" };
+        let path = self.watch.with("limit=1");
+        let answer = self.api.get(&path, self.timing.answer).await.map_err(failed)?;
+        let text = answer.whole(MOST_OF_ONE, self.timing.piece).await.map_err(failed)?;
+        let List { metadata } =
+            serde_json::from_slice(&text).map_err(|e| failed(self.api.not_understood(e)))?;
+        Ok(version(&metadata.resource_version))
+    }
+}

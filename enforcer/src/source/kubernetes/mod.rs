@@ -1,0 +1,356 @@
+//! The API server as the source of objects.
+//!
+//! Each watch is a task of its own that sends on what the server tells; here the words of all are
+//! put together. Nothing is emitted before every watch that verdicts depend on has brought its
+//! first whole list. From then on what is known stays in force, whatever becomes of the server.
+//!
+//! The watches are our own and not kube's: its stream hides bookmarks and versions, and without
+//! them it cannot be told how far a watch is, which `status --wait` must know.
+
+mod framing;
+mod health;
+mod lanes;
+mod list;
+mod objects;
+mod resource;
+mod timing;
+mod watch;
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+    time::SystemTime,
+};
+
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use tokio::{
+    sync::{mpsc, watch as signal},
+    task::JoinSet,
+};
+
+pub(crate) use self::timing::{Chance, Timing};
+use self::{
+    health::Health,
+    lanes::{Lanes, Width, Word},
+    resource::{Item, Kind, Object, Watch},
+    watch::{Message, News, Watcher},
+};
+use super::{
+    SourceUpdate,
+    problem::Problem,
+    report::{SourceKind, SourceReport},
+};
+use crate::{
+    apiserver::ApiServer,
+    cluster::event::{Event, Namespace, ObjectKey, Pod},
+};
+
+/// Messages on their way, at most. Watches wait where there are more.
+const QUEUE: usize = 256;
+
+/// What is known before the first list of all is complete.
+#[derive(Debug, Default)]
+struct Staged {
+    pods: HashMap<ObjectKey, Pod>,
+    namespaces: HashMap<Arc<str>, Namespace>,
+}
+
+/// The source.
+#[derive(Debug)]
+pub struct KubernetesSource {
+    url: String,
+    watches: Vec<(Watch, Health)>,
+    /// They end with this.
+    _tasks: JoinSet<()>,
+    messages: mpsc::Receiver<Message>,
+    /// Came with [`Self::changed`] and is not taken yet.
+    arrived: Vec<Message>,
+    catch_up: signal::Sender<u64>,
+    objects: BTreeMap<Kind, Lanes>,
+    /// Until all is complete.
+    staged: Option<Staged>,
+    policies: BTreeMap<ObjectKey, Box<NetworkPolicy>>,
+    events: Vec<Event>,
+    /// Of objects with a name; the last good state of some stays in force.
+    problems: BTreeMap<(Kind, ObjectKey), Vec<Problem>>,
+    /// Of objects without, by watch.
+    nameless: BTreeMap<usize, Vec<Problem>>,
+    problems_changed: bool,
+}
+
+impl KubernetesSource {
+    /// Begins to watch, as the agent of a node. Must be called within a runtime.
+    #[must_use]
+    pub(crate) fn start(api: &ApiServer, node: &str, timing: Timing, chance: &mut Chance) -> Self {
+        let (out, messages) = mpsc::channel(QUEUE);
+        let (catch_up, asked) = signal::channel(0);
+        let watches = resource::all(node);
+        let mut tasks = JoinSet::new();
+        for (number, watch) in watches.iter().enumerate() {
+            let chance = Chance::new(chance.next());
+            let (watch, asked) = ((number, watch.clone()), asked.clone());
+            let watcher = Watcher::new(api.clone(), watch, timing, chance, out.clone(), asked);
+            tasks.spawn(watcher.run());
+        }
+        let width = |kind| if kind == Kind::Pod { Width::Two } else { Width::One };
+        Self {
+            url: api.url().to_owned(),
+            watches: watches.into_iter().map(|watch| (watch, Health::default())).collect(),
+            _tasks: tasks,
+            messages,
+            arrived: Vec::new(),
+            catch_up,
+            objects: Kind::ALL.map(|kind| (kind, Lanes::new(width(kind)))).into(),
+            staged: Some(Staged::default()),
+            policies: BTreeMap::new(),
+            events: Vec::new(),
+            problems: BTreeMap::new(),
+            nameless: BTreeMap::new(),
+            problems_changed: false,
+        }
+    }
+
+    /// Waits until something may have changed: then call [`Self::refresh`]. Safe to be dropped at
+    /// any await.
+    pub async fn changed(&mut self) {
+        if !self.arrived.is_empty() {
+            return;
+        }
+        match self.messages.recv().await {
+            Some(message) => self.arrived.push(message),
+            // The watches never end before their receiver.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Takes what has come.
+    pub fn refresh(&mut self) -> SourceUpdate {
+        for message in std::mem::take(&mut self.arrived) {
+            self.take(message);
+        }
+        while let Ok(message) = self.messages.try_recv() {
+            self.take(message);
+        }
+        let mut update = SourceUpdate { settled: true, ..SourceUpdate::default() };
+        if self.staged.is_some() && self.is_complete() {
+            self.bring_first();
+        }
+        if self.staged.is_none() {
+            update.events = std::mem::take(&mut self.events);
+        }
+        update.changed = !update.events.is_empty() || std::mem::take(&mut self.problems_changed);
+        let problems = self.problems.values().chain(self.nameless.values());
+        update.problems = problems.flatten().cloned().collect();
+        update
+    }
+
+    /// Whether every watch that verdicts depend on has brought a whole list.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.staged.is_none()
+    }
+
+    /// Whether some watch has heard of the server and none is in trouble.
+    #[must_use]
+    pub fn is_in_contact(&self) -> bool {
+        let needed = self.watches.iter().filter(|(watch, _)| watch.kind.is_needed());
+        self.is_live() && needed.into_iter().all(|(_, health)| health.trouble().is_none())
+    }
+
+    /// The policies in force.
+    pub fn policies(&self) -> impl Iterator<Item = &NetworkPolicy> {
+        self.policies.values().map(|policy| &**policy)
+    }
+
+    /// Asks every watch to be as far as the server is now. Returns the number for
+    /// [`Self::awaited`].
+    pub fn catch_up(&mut self) -> u64 {
+        let mut request = 0;
+        self.catch_up.send_modify(|last| {
+            *last += 1;
+            request = *last;
+        });
+        request
+    }
+
+    /// What is still to come of a request to catch up; `None` if nothing is.
+    #[must_use]
+    pub fn awaited(&self, request: u64) -> Option<String> {
+        let (watch, health) = self.watches.iter().find(|(_, health)| health.caught_up < request)?;
+        Some(match health.trouble() {
+            Some(sentence) => format!("{} are not read: {sentence}", watch.name),
+            None => format!("the watch of {} is not as far as the API server yet", watch.name),
+        })
+    }
+
+    /// What keeps the first list of all from being complete.
+    #[must_use]
+    pub fn missing(&self) -> Option<String> {
+        let mut needed = self.watches.iter().filter(|(watch, _)| watch.kind.is_needed());
+        let (watch, health) = needed.find(|(_, health)| !health.complete)?;
+        Some(match health.trouble() {
+            Some(sentence) => format!("{} are not read: {sentence}", watch.name),
+            None => format!("{} are being listed", watch.name),
+        })
+    }
+
+    /// For the status. `saved` is when what was saved was last known to be so, if it is in force.
+    #[must_use]
+    pub fn report(&self, saved: Option<SystemTime>) -> SourceReport {
+        let watches = self.watches.iter();
+        SourceReport {
+            kind: SourceKind::Kubernetes,
+            location: self.url.clone(),
+            state: health::state(self.is_live(), saved.is_some()),
+            confirmed: saved.map(health::time),
+            watches: watches
+                .map(|(watch, health)| {
+                    let objects = self.objects.get(&watch.kind).map_or(0, Lanes::len);
+                    health.report(watch, objects)
+                })
+                .collect(),
+        }
+    }
+
+    fn is_complete(&self) -> bool {
+        self.watches.iter().all(|(watch, health)| health.complete || !watch.kind.is_needed())
+    }
+
+    /// The first list of all, and what has come besides.
+    fn bring_first(&mut self) {
+        let Some(Staged { pods, namespaces }) = self.staged.take() else { return };
+        let relist = Event::Relist {
+            pods: pods.into_values().collect(),
+            namespaces: namespaces.into_values().collect(),
+            policies: self.policies.values().map(|policy| (**policy).clone()).collect(),
+        };
+        self.events.insert(0, relist);
+    }
+
+    fn take(&mut self, message: Message) {
+        let Message { watch: number, at, news } = message;
+        let Some((watch, health)) = self.watches.get_mut(number) else { return };
+        if let News::Failed { error, verb } = &news {
+            health.failed(watch, verb, error, at);
+            return;
+        }
+        health.contact(watch, at);
+        health.complete |= matches!(news, News::Listed { .. });
+        if let News::CaughtUp { request } = news {
+            health.caught_up = request;
+            return;
+        }
+        let (kind, lane) = (watch.kind, watch.lane);
+        let Some(mut lanes) = self.objects.remove(&kind) else { return };
+        match news {
+            News::Listed { items, nameless, version } => {
+                self.set_nameless(number, nameless);
+                lanes.listing(lane, version);
+                let mut listed = HashSet::with_capacity(items.len());
+                for item in items {
+                    listed.insert(item.key.clone());
+                    if lanes.applied(lane, &item.key, item.version) == Word::News {
+                        self.apply(kind, item, &mut lanes);
+                    }
+                }
+                for key in lanes.listed(lane, &listed, version) {
+                    self.delete(kind, key);
+                }
+            }
+            News::Applied(item) => {
+                if lanes.applied(lane, &item.key, item.version) == Word::News {
+                    self.apply(kind, *item, &mut lanes);
+                }
+            }
+            News::Deleted(item) => {
+                if lanes.deleted(lane, &item.key, item.version) {
+                    self.delete(kind, item.key);
+                }
+            }
+            News::Nameless(problem) => {
+                let mut all = self.nameless.get(&number).cloned().unwrap_or_default();
+                if !all.contains(&problem) {
+                    all.push(*problem);
+                }
+                self.set_nameless(number, all);
+            }
+            News::Seen { version } => lanes.seen(lane, version),
+            News::CaughtUp { .. } | News::Failed { .. } => {}
+        }
+        self.objects.insert(kind, lanes);
+    }
+
+    fn set_nameless(&mut self, number: usize, problems: Vec<Problem>) {
+        let before = if problems.is_empty() {
+            self.nameless.remove(&number)
+        } else {
+            self.nameless.insert(number, problems)
+        };
+        self.problems_changed |= before.as_ref() != self.nameless.get(&number);
+    }
+
+    fn apply(&mut self, kind: Kind, item: Item, lanes: &mut Lanes) {
+        let Item { key, object, .. } = item;
+        let keeps = lanes.understood(&key, object.is_ok());
+        let before = match &object {
+            Ok(_) => self.problems.remove(&(kind, key.clone())),
+            Err(problems) => {
+                let problems = problems.iter().map(|one| one.clone().keeping(keeps)).collect();
+                self.problems.insert((kind, key.clone()), problems)
+            }
+        };
+        self.problems_changed |= before.is_some() || object.is_err();
+        let Ok(object) = object else { return };
+        match (object, &mut self.staged) {
+            (Object::Namespace(namespace), Some(staged)) => {
+                staged.namespaces.insert(Arc::clone(&namespace.name), namespace);
+            }
+            (Object::Namespace(namespace), None) => {
+                self.events.push(Event::NamespaceApplied(namespace));
+            }
+            (Object::Pod(pod), Some(staged)) => drop(staged.pods.insert(pod.key.clone(), pod)),
+            (Object::Pod(pod), None) => self.events.push(Event::PodApplied(pod)),
+            (Object::NetworkPolicy(policy), staged) => {
+                if staged.is_none() {
+                    self.events.push(Event::PolicyApplied(policy.clone()));
+                }
+                self.policies.insert(key, policy);
+            }
+            (Object::Node(node), _) => self.events.push(Event::NodeApplied(node)),
+            (Object::Service(service), _) => self.events.push(Event::ServiceApplied(service)),
+            (Object::EndpointSlice(slice), _) => self.events.push(Event::SliceApplied(slice)),
+        }
+    }
+
+    fn delete(&mut self, kind: Kind, key: ObjectKey) {
+        self.problems_changed |= self.problems.remove(&(kind, key.clone())).is_some();
+        let event = match (kind, &mut self.staged) {
+            (Kind::Namespace, Some(staged)) => {
+                staged.namespaces.remove(&key.name);
+                return;
+            }
+            (Kind::Pod, Some(staged)) => {
+                staged.pods.remove(&key);
+                return;
+            }
+            (Kind::NetworkPolicy, staged) => {
+                self.policies.remove(&key);
+                if staged.is_some() {
+                    return;
+                }
+                Event::PolicyDeleted(key)
+            }
+            (Kind::Namespace, None) => Event::NamespaceDeleted(key.name),
+            (Kind::Pod, None) => Event::PodDeleted(key),
+            (Kind::Node, _) => Event::NodeDeleted(key.name),
+            (Kind::Service, _) => Event::ServiceDeleted(key),
+            (Kind::EndpointSlice, _) => Event::SliceDeleted(key),
+        };
+        self.events.push(event);
+    }
+}
+
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,494 @@
+//! One watch: lists, follows the changes, and starts again wherever that breaks off. It ends only
+//! with its receiver.
+//!
+//! What is sent on is in the order in which the server told it. A list is sent only when it is
+//! whole, so that what was known before stays in force until then.
+
+use std::time::{Duration, SystemTime};
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep},
+};
+
+use super::{
+    framing::Lines,
+    resource::{Item, Reader, Watch, version},
+    timing::{Chance, Timing},
+};
+use crate::{
+    apiserver::{Answer, ApiError, ApiServer},
+    source::problem::Problem,
+};
+
+/// What a watch tells.
+#[derive(Debug)]
+pub(super) enum News {
+    /// All that there is, as of a version.
+    Listed { items: Vec<Item>, nameless: Vec<Problem>, version: u64 },
+    /// An object is new or changed.
+    Applied(Box<Item>),
+    /// An object is gone, or no longer what is watched.
+    Deleted(Box<Item>),
+    /// An object that cannot be told from others.
+    Nameless(Box<Problem>),
+    /// Everything up to a version has been told.
+    Seen { version: u64 },
+    /// The watch is as far as the server was when this was asked for.
+    CaughtUp { request: u64 },
+    /// It does not work, and is tried again.
+    Failed { error: ApiError, verb: &'static str },
+}
+
+/// News, of which watch, and when.
+#[derive(Debug)]
+pub(super) struct Message {
+    pub(super) watch: usize,
+    pub(super) at: SystemTime,
+    pub(super) news: News,
+}
+
+/// Why a turn ended that is not to be continued.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// Something failed.
+    Error { error: ApiError, verb: &'static str },
+    /// Nobody listens any more.
+    Ended,
+}
+
+/// How a stream of changes came to its end.
+#[derive(Debug, PartialEq, Eq)]
+enum End {
+    /// As it must, from time to time.
+    Ordinary,
+    /// The server closed it at once.
+    AtOnce,
+    /// To catch up.
+    CatchUp,
+}
+
+/// Where a stream begins.
+#[derive(Debug, PartialEq, Eq)]
+enum Begin {
+    /// With all that there is (`sendInitialEvents`, Kubernetes 1.27 and later).
+    Everything,
+    /// After the position.
+    Position,
+}
+
+/// Whether the server sends lists as streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Streaming {
+    Try,
+    /// Not this time: it broke off.
+    NotNow,
+    Never,
+}
+
+/// How a list is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Freshness {
+    /// Whatever is at hand, but not older than what is known.
+    NotOlder,
+    /// As of now.
+    Current,
+}
+
+/// What a watch must reach.
+#[derive(Debug)]
+struct Goal {
+    request: u64,
+    version: u64,
+    since: Instant,
+}
+
+/// A watch at work.
+#[derive(Debug)]
+pub(super) struct Watcher {
+    pub(super) api: ApiServer,
+    pub(super) watch: Watch,
+    pub(super) timing: Timing,
+    pub(super) reader: Reader,
+    chance: Chance,
+    number: usize,
+    out: mpsc::Sender<Message>,
+    /// The last request to catch up.
+    asked: watch::Receiver<u64>,
+    answered: u64,
+    goal: Option<Goal>,
+    /// Version up to which everything was sent on, as the server writes it.
+    pub(super) position: Option<String>,
+    list: Option<Freshness>,
+    streaming: Streaming,
+    /// About how many objects there are.
+    objects: usize,
+    failures: u32,
+}
+
+/// A line of a watch.
+#[derive(Deserialize)]
+struct Line<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    #[serde(borrow)]
+    object: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Bookmark {
+    metadata: BookmarkMeta,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct BookmarkMeta {
+    #[serde(default)]
+    pub(super) resource_version: String,
+    #[serde(default)]
+    annotations: std::collections::BTreeMap<String, String>,
+    #[serde(default, rename = "continue")]
+    pub(super) next: String,
+}
+
+/// The annotation that ends a list that came as a stream.
+const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
+
+#[derive(Deserialize)]
+#[serde(default)]
+struct Refusal {
+    code: u16,
+    message: String,
+}
+
+impl Default for Refusal {
+    fn default() -> Self {
+        Self { code: 500, message: "no reason given".to_owned() }
+    }
+}
+
+impl Watcher {
+    pub(super) fn new(
+        api: ApiServer,
+        (number, watch): (usize, Watch),
+        timing: Timing,
+        chance: Chance,
+        out: mpsc::Sender<Message>,
+        asked: watch::Receiver<u64>,
+    ) -> Self {
+        Self {
+            api,
+            reader: Reader::new(watch.kind),
+            watch,
+            timing,
+            chance,
+            number,
+            out,
+            asked,
+            answered: 0,
+            goal: None,
+            position: None,
+            list: Some(Freshness::NotOlder),
+            streaming: Streaming::Try,
+            objects: 0,
+            failures: 0,
+        }
+    }
+
+    /// Watches until nobody listens.
+    pub(super) async fn run(mut self) {
+        sleep(self.chance.part(self.timing.start, 0)).await;
+        loop {
+            let (error, verb) = match self.turn().await {
+                Ok(End::AtOnce) => {
+                    // Not worth a word, but not to be repeated at once either.
+                    self.pause().await;
+                    continue;
+                }
+                Ok(End::Ordinary | End::CatchUp) => continue,
+                Err(Stop::Ended) => return,
+                Err(Stop::Error { error, verb }) => (error, verb),
+            };
+            if matches!(error, ApiError::Gone(_)) && self.list.is_none() {
+                tracing::debug!(watch = self.watch.name, "changes were missed: listing anew");
+                self.list = Some(Freshness::NotOlder);
+                if self.failures > 0 {
+                    self.pause().await;
+                }
+                self.failures = 1;
+                continue;
+            }
+            if self.list.is_some() {
+                // What it was to be not older than may be ahead of this server, even for good.
+                self.list = Some(Freshness::Current);
+            }
+            if self.tell(News::Failed { error, verb }).await.is_err() {
+                return;
+            }
+            self.pause().await;
+        }
+    }
+
+    /// Waits for longer after each failure in a row, unless somebody wants to know.
+    async fn pause(&mut self) {
+        self.failures = self.failures.saturating_add(1);
+        let wait = self.timing.wait_after(self.failures, &mut self.chance);
+        tokio::select! {
+            () = sleep(wait) => {}
+            // The sender's end is noticed when something is told.
+            changed = self.asked.changed() => if changed.is_err() { sleep(wait).await },
+        }
+    }
+
+    async fn turn(&mut self) -> Result<End, Stop> {
+        self.catch_up().await?;
+        if let Some(freshness) = self.list {
+            if self.streaming == Streaming::Try {
+                return self.stream(Begin::Everything, freshness).await;
+            }
+            self.streaming = match self.streaming {
+                Streaming::NotNow => Streaming::Try,
+                other => other,
+            };
+            let request = *self.asked.borrow();
+            let (items, nameless, position) = self.read_list(freshness).await?;
+            let request = (freshness == Freshness::Current).then_some(request);
+            self.listed(items, nameless, position, request).await?;
+        }
+        self.stream(Begin::Position, Freshness::NotOlder).await
+    }
+
+    /// Does what is needed to be as far as the server was at the last request.
+    async fn catch_up(&mut self) -> Result<(), Stop> {
+        let request = *self.asked.borrow_and_update();
+        if request <= self.answered {
+            return Ok(());
+        }
+        if self.list.is_some() || self.position.is_none() || self.objects <= self.timing.few {
+            self.goal = None;
+            self.list = Some(Freshness::Current);
+            return Ok(());
+        }
+        match &self.goal {
+            Some(goal) if goal.request == request => {
+                if goal.since.elapsed() > self.timing.catch_up {
+                    self.goal = None;
+                    self.list = Some(Freshness::Current);
+                }
+                return Ok(());
+            }
+            _ => {}
+        }
+        let version = self.current_version().await?;
+        self.goal = Some(Goal { request, version, since: Instant::now() });
+        self.check_goal().await
+    }
+
+    /// Says so if the goal is reached.
+    async fn check_goal(&mut self) -> Result<(), Stop> {
+        let Some(Goal { request, version: wanted, .. }) = &self.goal else { return Ok(()) };
+        let reached = self.position.as_deref().map_or(0, version);
+        if reached < *wanted {
+            return Ok(());
+        }
+        let request = *request;
+        self.goal = None;
+        self.answered = request;
+        self.tell(News::CaughtUp { request }).await
+    }
+
+    /// Sends on a whole list.
+    async fn listed(
+        &mut self,
+        items: Vec<Item>,
+        nameless: Vec<Problem>,
+        position: String,
+        request: Option<u64>,
+    ) -> Result<(), Stop> {
+        self.objects = items.len();
+        self.list = None;
+        self.failures = 0;
+        self.reader.tidy();
+        let number = version(&position);
+        self.position = Some(position);
+        self.tell(News::Listed { items, nameless, version: number }).await?;
+        if let Some(request) = request
+            && request > self.answered
+        {
+            self.answered = request;
+            self.goal = None;
+            self.tell(News::CaughtUp { request }).await?;
+        }
+        Ok(())
+    }
+
+    /// Follows the changes.
+    async fn stream(&mut self, begin: Begin, freshness: Freshness) -> Result<End, Stop> {
+        let request = *self.asked.borrow();
+        let lifetime = if self.goal.is_some() {
+            self.timing.hurry
+        } else {
+            self.chance.part(self.timing.watch, 192)
+        };
+        // The server counts in whole seconds.
+        let seconds = lifetime.as_secs().max(1);
+        let mut query = format!("watch=true&allowWatchBookmarks=true&timeoutSeconds={seconds}");
+        let known = self.position.clone();
+        match (&begin, freshness) {
+            (Begin::Everything, _) => {
+                query.push_str("&sendInitialEvents=true&resourceVersionMatch=NotOlderThan");
+                if freshness == Freshness::NotOlder {
+                    query.push_str("&resourceVersion=");
+                    query.push_str(known.as_deref().unwrap_or("0"));
+                }
+            }
+            (Begin::Position, _) => {
+                query.push_str("&resourceVersion=");
+                query.push_str(known.as_deref().unwrap_or("0"));
+            }
+        }
+        let began = Instant::now();
+        let deadline = began + Duration::from_secs(seconds) + self.timing.slack;
+        let answer = self.api.get(&self.watch.with(&query), self.timing.answer).await;
+        let answer = match answer {
+            Err(ApiError::Refused { code, reason }) if begin == Begin::Everything => {
+                tracing::debug!(watch = self.watch.name, code, reason, "no lists as streams");
+                self.streaming = Streaming::Never;
+                return Ok(End::CatchUp);
+            }
+            answer => answer.map_err(|error| Stop::Error { error, verb: "watch" })?,
+        };
+        if begin == Begin::Position {
+            self.tell(News::Seen { version: known.as_deref().map_or(0, version) }).await?;
+        }
+        let mut initial = (begin == Begin::Everything).then(Initial::default);
+        let current = (freshness == Freshness::Current).then_some(request);
+        let end = self.follow(answer, deadline, &mut initial, current).await;
+        if initial.is_some() {
+            // It did not come to the end of the list: next time it is asked for as one answer.
+            self.streaming = Streaming::NotNow;
+            return end.map(|_| End::AtOnce);
+        }
+        match end? {
+            End::Ordinary if began.elapsed() < Duration::from_secs(1) => Ok(End::AtOnce),
+            end => Ok(end),
+        }
+    }
+
+    async fn follow(
+        &mut self,
+        mut answer: Answer,
+        deadline: Instant,
+        initial: &mut Option<Initial>,
+        request: Option<u64>,
+    ) -> Result<End, Stop> {
+        let failed = |error| Stop::Error { error, verb: "watch" };
+        let mut lines = Lines::default();
+        loop {
+            let within = deadline.saturating_duration_since(Instant::now());
+            let piece = tokio::select! {
+                piece = answer.piece(within) => piece.map_err(failed)?,
+                changed = self.asked.changed(), if initial.is_none() => {
+                    return changed.map(|()| End::CatchUp).map_err(|_ended| Stop::Ended);
+                }
+                () = self.out.closed() => return Err(Stop::Ended),
+            };
+            let Some(piece) = piece else { return Ok(End::Ordinary) };
+            lines.push(&piece);
+            loop {
+                let line = lines.next().map_err(|e| failed(self.api.not_understood(e)))?;
+                let Some(line) = line else { break };
+                let line: Line<'_> =
+                    serde_json::from_slice(line).map_err(|e| failed(self.api.not_understood(e)))?;
+                self.take(&line, initial, request).await?;
+            }
+            self.check_goal().await?;
+        }
+    }
+
+    async fn take(
+        &mut self,
+        line: &Line<'_>,
+        initial: &mut Option<Initial>,
+        request: Option<u64>,
+    ) -> Result<(), Stop> {
+        let failed = |error| Stop::Error { error, verb: "watch" };
+        let text = line.object.get().as_bytes();
+        match line.kind {
+            "BOOKMARK" => {
+                let Bookmark { metadata } =
+                    serde_json::from_slice(text).map_err(|e| failed(self.api.not_understood(e)))?;
+                self.failures = 0;
+                let at = metadata.resource_version;
+                if metadata.annotations.contains_key(INITIAL_EVENTS_END)
+                    && let Some(Initial { items, nameless }) = initial.take()
+                {
+                    return self.listed(items, nameless, at, request).await;
+                }
+                if initial.is_none() && !at.is_empty() {
+                    let number = version(&at);
+                    if number < self.position.as_deref().map_or(0, version) {
+                        // The server was set back, by a backup perhaps: it will not tell what
+                        // happens until it has come that far again.
+                        self.position = None;
+                        let reason = format!("it is at version {number}, which is before that");
+                        return Err(failed(ApiError::Gone(reason)));
+                    }
+                    self.position = Some(at);
+                    self.tell(News::Seen { version: number }).await?;
+                }
+                Ok(())
+            }
+            "ERROR" => {
+                let Refusal { code, message } = serde_json::from_slice(text).unwrap_or_default();
+                Err(failed(ApiError::status(code, message)))
+            }
+            kind @ ("ADDED" | "MODIFIED" | "DELETED") => {
+                let item = match self.reader.read(text) {
+                    Ok(item) => item,
+                    Err(problem) => match initial {
+                        Some(initial) => {
+                            initial.nameless.push(*problem);
+                            return Ok(());
+                        }
+                        None => return self.tell(News::Nameless(problem)).await,
+                    },
+                };
+                if let Some(initial) = initial {
+                    initial.items.push(item);
+                    return Ok(());
+                }
+                self.failures = 0;
+                if !item.version_text.is_empty() {
+                    self.position = Some(item.version_text.clone());
+                }
+                match kind {
+                    "ADDED" => self.objects += 1,
+                    "DELETED" => self.objects = self.objects.saturating_sub(1),
+                    _ => {}
+                }
+                let item = Box::new(item);
+                let news =
+                    if kind == "DELETED" { News::Deleted(item) } else { News::Applied(item) };
+                self.tell(news).await
+            }
+            // Kinds that came later mean nothing here.
+            _ => Ok(()),
+        }
+    }
+
+    async fn tell(&mut self, news: News) -> Result<(), Stop> {
+        let message = Message { watch: self.number, at: SystemTime::now(), news };
+        self.out.send(message).await.map_err(|_ended| Stop::Ended)
+    }
+}
+
+/// What has come of a list that comes as a stream.
+#[derive(Debug, Default)]
+struct Initial {
+    items: Vec<Item>,
+    nameless: Vec<Problem>,
+}
