@@ -41,7 +41,7 @@ pub(super) struct ConfigureResponse {
     /// Bits of [`event_bit`]; 0 would mean all.
     #[prost(int32, tag = "2")]
     pub(super) events: i32,
-    /// Since NRI 0.12.3 or so; older runtimes pass it over.
+    /// Runtimes with NRI 0.11 and older pass it over.
     #[prost(message, optional, tag = "3")]
     pub(super) failure_policy: Option<FailurePolicy>,
 }
@@ -108,7 +108,7 @@ pub(super) struct PodSandbox {
     pub(super) namespace: String,
     #[prost(message, optional, tag = "8")]
     pub(super) linux: Option<LinuxPodSandbox>,
-    /// Since NRI 0.7.
+    /// Runtimes with NRI 0.6 do not have it.
     #[prost(string, repeated, tag = "10")]
     pub(super) ips: Vec<String>,
 }

@@ -141,7 +141,7 @@ impl Protocol {
             // The protocol asks to pass over what it may add.
             _ => return Ok(None),
         }
-        if stream % 2 == 0 || stream <= self.newest {
+        if stream.is_multiple_of(2) || stream <= self.newest {
             return Err(WireError::Stream(stream));
         }
         self.newest = stream;

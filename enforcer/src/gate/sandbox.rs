@@ -31,8 +31,8 @@ pub struct Sandbox {
     pub pod: ObjectKey,
     /// The pod's UID. Of a static pod it is the kubelet's, not that of the API's mirror.
     pub uid: String,
-    /// What the CNI plugin gave, before the API knows of it. Empty in the node's namespace and from
-    /// runtimes with NRI older than 0.7.
+    /// What the CNI plugin gave, before the API knows of it. Empty in the node's namespace, and from
+    /// containerd 1.7, which does not tell.
     pub addresses: Vec<IpAddr>,
     /// Where its network is.
     pub network: Network,

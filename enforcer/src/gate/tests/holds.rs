@@ -71,10 +71,10 @@ async fn the_answer_is_there_before_a_runtime_of_less_patience_gives_up() {
     let start = Instant::now();
     let event = proto::StateChangeEvent { event: 1, pod: Some(pod("web", &[], &OWN)) };
     let stream = talk.call_within("StateChange", &event, Duration::from_millis(800)).await;
-    let _question = lab.question().await;
+    let question = lab.question().await;
+    assert_eq!(question.within, Duration::from_millis(700));
     talk.refused(stream).await;
-    let took = start.elapsed();
-    assert!((Duration::from_millis(700)..Duration::from_millis(800)).contains(&took), "{took:?}");
+    assert!((question.within..LONG).contains(&start.elapsed()));
 }
 
 #[tokio::test]

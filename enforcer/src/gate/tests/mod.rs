@@ -4,6 +4,7 @@ mod holds;
 mod hostile;
 mod life;
 mod runtime;
+mod transcript;
 
 use std::{
     sync::{Arc, Mutex},
