@@ -209,6 +209,17 @@ mod tests {
     }
 
     #[test]
+    fn what_has_been_taken_is_not_kept() {
+        let message = Frame { stream: 1, kind: kind::REQUEST, flags: 0, payload: vec![0; 5000] };
+        let mut assembler = Assembler::default();
+        for _ in 0..100 {
+            assembler.push(&message.to_bytes());
+            assert_eq!(assembler.next(), Ok(Some(message.clone())));
+        }
+        assert!(assembler.buffer.len() < 2 * 5010, "{}", assembler.buffer.len());
+    }
+
+    #[test]
     fn a_long_text_is_cut_between_characters() {
         let status = Status::new(code::FAILED_PRECONDITION, "ä".repeat(1000) + "x");
         assert_eq!(status.message, "ä".repeat(512));
