@@ -11,6 +11,7 @@ pub mod cli;
 pub mod cluster;
 pub mod dataplane;
 pub mod flow;
+pub mod gate;
 pub mod policy;
 pub mod source;
 
