@@ -10,6 +10,7 @@ pub mod cli;
 pub mod cluster;
 pub mod dataplane;
 pub mod flow;
+pub mod metrics;
 pub mod policy;
 pub mod source;
 
