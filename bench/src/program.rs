@@ -152,6 +152,7 @@ impl Bench {
             rows_added: vec![(key(0), [deny].into()), (key(CLASS), [deny, allow, after].into())],
             peers_set: vec![(IpAddr::from(FRIEND), CLASS)],
             endpoints_set: vec![EndpointPlan {
+                starting: false,
                 ifindex: 1,
                 interface: "lo".into(),
                 addresses: vec![IpAddr::from(POD)],

@@ -12,14 +12,14 @@ use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     match Cli::parse().command {
-        Command::Agent(args) => agent(args),
+        Command::Agent(args) => agent(&args),
         Command::Status(args) => status::run(&args),
         Command::Observe(args) => observe::run(&args),
         Command::Uninstall(args) => finish(uninstall::uninstall(&args)),
     }
 }
 
-fn agent(args: AgentArgs) -> ExitCode {
+fn agent(args: &AgentArgs) -> ExitCode {
     let filter = match EnvFilter::builder().parse(&args.log_level) {
         Ok(filter) => filter,
         Err(error) => {

@@ -4,7 +4,7 @@
 //! kernel, its names into the directory before the kernel can tell events that carry them.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, VecDeque},
     net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -12,19 +12,20 @@ use std::{
 
 use tracing::{debug, info, warn};
 
-use super::{bypass::Bypass, found::Found, names};
+use super::{bypass::Bypass, dns::ClusterDns, found::Found, holds::Hold, names};
 use crate::{
+    cli::StartMode,
     cluster::{
         Index, IndexConfig,
-        event::{AdoptedInterface, Event, Interface, StartPolicy},
+        event::{AdoptedInterface, Event, Interface, Sandbox, StartPolicy},
         plan::Plan,
     },
     dataplane::{
-        self, DataplaneError, Kernel, RingMaps,
-        netlink::{DiscoveryEvent, conntrack, links::Links},
+        DataplaneError, Kernel, RingMaps,
+        netlink::{DiscoveryEvent, conntrack},
     },
-    error_chain,
     flow::{decode, directory::Directory, event::enrich, ring::FlowRing},
+    metrics::Metrics,
     source::{Source, SourceUpdate, cni::CniCache, manifests::Ignored, problem::Problem},
 };
 
@@ -34,8 +35,15 @@ const HAS_A_PAST: Duration = Duration::from_secs(1);
 /// Plans that follow from one change, at most.
 const MOST_PLANS: usize = 8;
 
-/// Programs that were displaced are put back this often in a minute; then it is reported.
-const MOST_REATTACHMENTS: usize = 3;
+/// An interface that is there.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) name: Arc<str>,
+    /// Since when it is known.
+    pub(super) since: Instant,
+    /// It came while the agent was there, and its pod's policy was not in force yet.
+    pub(super) starting: bool,
+}
 
 /// What the owning task owns.
 #[derive(Debug)]
@@ -54,8 +62,8 @@ pub(super) struct Core {
     wall_offset: Duration,
     /// What the network plugins tell of sandboxes, where they are asked.
     pub(super) cni: Option<CniCache>,
-    /// Interfaces that are there, and since when they are known.
-    pub(super) interfaces: HashMap<u32, (Arc<str>, Instant)>,
+    /// Interfaces that are there.
+    pub(super) interfaces: HashMap<u32, Known>,
     /// Names of interfaces that are no pods'.
     not_pods: Vec<String>,
     /// Pods that started while no agent was there to guard them.
@@ -66,8 +74,15 @@ pub(super) struct Core {
     pub(super) failures: Vec<String>,
     undecodable: u64,
     /// When our programs were put back, in the last minute, by interface.
-    displaced: HashMap<u32, Vec<Instant>>,
-    bypass: Bypass,
+    pub(super) displaced: HashMap<u32, Vec<Instant>>,
+    pub(super) bypass: Bypass,
+    pub(super) metrics: Metrics,
+    start: StartMode,
+    dns: ClusterDns,
+    /// Sandboxes that wait for their interface.
+    pub(super) holds: Vec<Hold>,
+    /// Sandboxes that only the gate has told of, the oldest first.
+    pub(super) gate_told: VecDeque<Arc<str>>,
 }
 
 /// What a [`Core`] is made of.
@@ -83,7 +98,11 @@ pub(super) struct Parts {
     /// This node's name, where objects name the node that a pod is on.
     pub(super) node: Option<Arc<str>>,
     /// What a pod may do whose policy is not in force yet.
-    pub(super) start: StartPolicy,
+    pub(super) start: StartMode,
+    /// Where the cluster's DNS is.
+    pub(super) dns: ClusterDns,
+    /// What is counted.
+    pub(super) metrics: Metrics,
     /// Names of interfaces that are no pods', with `*` for any characters.
     pub(super) not_pods: Vec<String>,
 }
@@ -91,12 +110,13 @@ pub(super) struct Parts {
 impl Core {
     /// Takes over what an earlier agent left, or starts from nothing.
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { kernel, rings, source, cni, flows, wall_offset, node, start, not_pods } = parts;
+        let Parts { kernel, rings, source, cni, flows, wall_offset, .. } = parts;
+        let Parts { node, start, dns, metrics, not_pods, .. } = parts;
         let index = Index::new(IndexConfig {
             class_key: kernel.class_key(),
             first_table: kernel.first_table(),
             node,
-            start,
+            start: start.policy(),
         });
         Self {
             index,
@@ -120,6 +140,11 @@ impl Core {
             undecodable: 0,
             displaced: HashMap::new(),
             bypass: Bypass::default(),
+            metrics,
+            start,
+            dns,
+            holds: Vec::new(),
+            gate_told: VecDeque::new(),
         }
     }
 
@@ -162,7 +187,7 @@ impl Core {
             if self.is_ignored(&interface) {
                 continue;
             }
-            self.note(&interface);
+            self.note(&interface, is_younger);
             match found.get(&interface.ifindex) {
                 Some(bound) => {
                     let bound_addresses = bound.clone();
@@ -198,8 +223,10 @@ impl Core {
         self.kernel.set_armed()?;
         self.plan();
         self.armed = true;
+        self.metrics.health.set_ready(Ok(()));
         if !first {
             self.tell_unguarded(&unarmed);
+            self.metrics.unprotected_starts.inc_by(self.unguarded.len() as u64);
         }
         info!(
             endpoints = state.endpoints.len(),
@@ -232,21 +259,41 @@ impl Core {
         }
     }
 
+    /// Takes in what is told of a sandbox otherwise.
+    pub(super) fn tell_sandbox(&mut self, sandbox: Sandbox) {
+        self.index.apply(Event::SandboxFound(sandbox));
+        self.plan_if_armed();
+    }
+
+    /// A sandbox's word is needed no more.
+    pub(super) fn forget_sandbox(&mut self, id: Arc<str>) {
+        self.index.apply(Event::SandboxLost(id));
+        self.plan_if_armed();
+    }
+
+    fn plan_if_armed(&mut self) {
+        if self.armed {
+            self.plan();
+        }
+    }
+
     /// The network plugins have told something: brings it into force.
     pub(super) fn sandboxes_changed(&mut self) {
         self.refresh_sandboxes();
-        self.plan();
+        self.plan_if_armed();
     }
 
     fn is_ignored(&self, interface: &Interface) -> bool {
         self.not_pods.iter().any(|pattern| names::matches(pattern, &interface.name))
     }
 
-    fn note(&mut self, interface: &Interface) {
-        self.interfaces
-            .entry(interface.ifindex)
-            .or_insert_with(|| (Arc::clone(&interface.name), Instant::now()))
-            .0 = Arc::clone(&interface.name);
+    fn note(&mut self, interface: &Interface, is_younger: bool) {
+        let known = self.interfaces.entry(interface.ifindex).or_insert_with(|| Known {
+            name: Arc::clone(&interface.name),
+            since: Instant::now(),
+            starting: is_younger,
+        });
+        known.name = Arc::clone(&interface.name);
     }
 
     /// Takes in what the source brought and brings it into force.
@@ -260,9 +307,7 @@ impl Core {
             return self.first_plan(found, update);
         }
         self.take(update);
-        if self.armed {
-            self.plan();
-        }
+        self.plan_if_armed();
         Ok(())
     }
 
@@ -293,7 +338,7 @@ impl Core {
         match event {
             DiscoveryEvent::Found(interface) if self.is_ignored(&interface) => {}
             DiscoveryEvent::Found(interface) => {
-                self.note(&interface);
+                self.note(&interface, true);
                 self.index.apply(Event::InterfaceAppeared(interface));
             }
             DiscoveryEvent::Lost(ifindex) => {
@@ -314,6 +359,11 @@ impl Core {
     /// Brings what the index wants into force. A plan that replaces tables is followed by one that
     /// forgets the old ones; there is never more than that, but the limit costs nothing.
     fn plan(&mut self) {
+        if self.start == StartMode::ClosedExceptDns {
+            let addresses = self.dns.addresses(self.index.services());
+            let policy = StartPolicy::ClosedExceptDns(addresses);
+            self.index.apply(Event::StartPolicyChanged(policy));
+        }
         for _ in 0..MOST_PLANS {
             let plan = self.index.take_plan();
             if plan.is_empty() {
@@ -329,7 +379,7 @@ impl Core {
                 && self
                     .interfaces
                     .get(&endpoint.ifindex)
-                    .is_some_and(|(_, since)| since.elapsed() > HAS_A_PAST)
+                    .is_some_and(|known| !known.starting && known.since.elapsed() > HAS_A_PAST)
         });
         if has_a_past {
             self.kernel.arrive(kernel_flows());
@@ -349,6 +399,14 @@ impl Core {
         self.revision = self.revision.max(plan.revision);
         for (ifindex, interface) in &applied.armed {
             debug!(ifindex, %interface, "armed");
+        }
+        for endpoint in plan.endpoints_set.iter().filter(|endpoint| !endpoint.starting) {
+            if let Some(known) = self.interfaces.get_mut(&endpoint.ifindex)
+                && self.kernel.is_attached(endpoint.ifindex)
+                && std::mem::take(&mut known.starting)
+            {
+                self.metrics.start_gap.link.observe(known.since.elapsed());
+            }
         }
         if !applied.failures.is_empty() {
             for failure in &applied.failures {
@@ -391,64 +449,6 @@ impl Core {
         debug!(live = swept.live, deleted = swept.deleted, "aged conntrack");
         self.put_back(Instant::now());
         self.look_for_bypass();
-    }
-
-    fn look_for_bypass(&mut self) {
-        let links = match Links::open().and_then(|mut links| links.dump()) {
-            Ok(links) => links,
-            Err(error) => {
-                warn!(%error, "the interfaces' packet counters cannot be read");
-                return;
-            }
-        };
-        let kernel = &self.kernel;
-        let armed =
-            links.iter().filter(|link| kernel.is_attached(link.ifindex)).filter_map(|link| {
-                Some((link.ifindex, link.rx_packets, kernel.last_egress(link.ifindex)?))
-            });
-        self.bypass.look(dataplane::monotonic(), armed);
-        for ifindex in self.bypass.found() {
-            warn!(ifindex, "the pod's packets go round our program: another one redirects them");
-        }
-    }
-
-    /// Interfaces whose packets go round our programs.
-    pub(super) fn bypassed(&self) -> Vec<Arc<str>> {
-        let names = self.bypass.found().iter().filter_map(|ifindex| self.interfaces.get(ifindex));
-        names.map(|(name, _)| Arc::clone(name)).collect()
-    }
-
-    /// Attaches again where another hand displaced our programs, but does not fight over a hook.
-    fn put_back(&mut self, now: Instant) {
-        self.displaced.retain(|ifindex, _| self.interfaces.contains_key(ifindex));
-        for ifindex in self.kernel.displaced() {
-            let Some((name, _)) = self.interfaces.get(&ifindex).cloned() else {
-                // Its interface is going.
-                continue;
-            };
-            let times = self.displaced.entry(ifindex).or_default();
-            times.retain(|time| now.saturating_duration_since(*time) < Duration::from_secs(60));
-            if times.len() >= MOST_REATTACHMENTS {
-                continue;
-            }
-            times.push(now);
-            match self.kernel.reattach(ifindex, &name) {
-                Ok(()) => warn!(%name, "our programs had been displaced and are attached again"),
-                Err(error) => {
-                    warn!(%name, error = error_chain(&error), "our programs are displaced");
-                }
-            }
-        }
-    }
-
-    /// Interfaces on which another program keeps displacing ours.
-    pub(super) fn contested(&self) -> Vec<Arc<str>> {
-        self.displaced
-            .iter()
-            .filter(|(_, times)| times.len() >= MOST_REATTACHMENTS)
-            .filter_map(|(ifindex, _)| self.interfaces.get(ifindex))
-            .map(|(name, _)| Arc::clone(name))
-            .collect()
     }
 
     /// Events that could not be decoded.

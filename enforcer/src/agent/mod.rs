@@ -3,10 +3,15 @@
 pub mod api;
 mod bypass;
 mod core;
+mod dns;
 mod found;
 mod handover;
+mod holds;
+mod hooks;
 mod names;
+mod questions;
 mod report;
 pub mod run;
+mod scrape;
 pub mod socket;
 pub mod uninstall;

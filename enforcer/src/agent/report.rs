@@ -94,7 +94,6 @@ fn name(key: &ObjectName) -> String {
 
 fn report(core: &Core, about: &About) -> StatusReport {
     let started = about.started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let status = core.index.status();
     StatusReport {
         agent: AgentReport {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -108,23 +107,7 @@ fn report(core: &Core, about: &About) -> StatusReport {
         source: core.source.report(),
         endpoints: endpoints(core),
         policies: policies(core),
-        not_enforced: status
-            .interfaces
-            .iter()
-            // One that no pod object claims is nobody's to enforce on; one that is closed until its
-            // pod is known is among the endpoints.
-            .filter(|one| !matches!(one.state, InterfaceState::Unbound | InterfaceState::Starting))
-            .map(|one| NotEnforced { interface: one.interface.clone(), reason: one.reason.clone() })
-            .chain(core.contested().into_iter().map(|interface| NotEnforced {
-                interface: interface.to_string(),
-                reason: "another program keeps displacing ours from the hook".to_owned(),
-            }))
-            .chain(core.bypassed().into_iter().map(|interface| NotEnforced {
-                interface: interface.to_string(),
-                reason:
-                    "another program on the hook redirects the pod's packets past ours".to_owned(),
-            }))
-            .collect(),
+        not_enforced: not_enforced(core),
         unguarded: core.unguarded.clone(),
         problems: core.problems.clone(),
         ignored: core.ignored.clone(),
@@ -137,7 +120,29 @@ fn report(core: &Core, about: &About) -> StatusReport {
     }
 }
 
-fn endpoints(core: &Core) -> Vec<EndpointReport> {
+/// Pods' interfaces on which policy is not in force, and why.
+pub(super) fn not_enforced(core: &Core) -> Vec<NotEnforced> {
+    core.index
+        .status()
+        .interfaces
+        .iter()
+        // One that no pod object claims is nobody's to enforce on; one that is closed until its
+        // pod is known is among the endpoints.
+        .filter(|one| !matches!(one.state, InterfaceState::Unbound | InterfaceState::Starting))
+        .map(|one| NotEnforced { interface: one.interface.clone(), reason: one.reason.clone() })
+        .chain(core.contested().into_iter().map(|interface| NotEnforced {
+            interface: interface.to_string(),
+            reason: "another program keeps displacing ours from the hook".to_owned(),
+        }))
+        .chain(core.bypassed().into_iter().map(|interface| NotEnforced {
+            interface: interface.to_string(),
+            reason: "another program on the hook redirects the pod's packets past ours".to_owned(),
+        }))
+        .collect()
+}
+
+/// Local pods' interfaces.
+pub(super) fn endpoints(core: &Core) -> Vec<EndpointReport> {
     let status = core.index.status();
     let mut reports: Vec<_> = status
         .endpoints
@@ -215,7 +220,7 @@ fn policies(core: &Core) -> Vec<PolicyReport> {
         .collect()
 }
 
-fn maps(core: &Core) -> Vec<MapReport> {
+pub(super) fn maps(core: &Core) -> Vec<MapReport> {
     let status = core.index.status();
     let report = |name: &str, entries: usize, max: u32| MapReport {
         name: name.to_owned(),

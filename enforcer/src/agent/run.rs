@@ -9,28 +9,35 @@ use std::{
 use enforcer_common::abi::lane;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::{mpsc, oneshot},
+    sync::oneshot,
+    task::JoinHandle,
     time::{MissedTickBehavior, interval, sleep_until},
 };
 use tracing::{info, warn};
 
 use super::{
-    api::{StatusReply, StatusRequest},
     core::{Core, Parts},
+    dns::ClusterDns,
     found::{Found, Look},
-    handover, report,
-    socket::{Server, Service, SocketError},
+    handover,
+    holds::Doorkeeper,
+    questions::{self, Asked, Handle, Waiting, answer, ask},
+    report, scrape,
+    socket::{Server, SocketError},
 };
 use crate::{
     apiserver::{ApiServer, ConfigError},
-    cli::AgentArgs,
+    cli::{AgentArgs, GateMode},
     dataplane::{
         self, DataplaneError, Kernel, KernelConfig,
         netlink::{Discovery, NetlinkError},
     },
+    error_chain,
     flow::ring::FlowRing,
+    gate::{Gate, GateConfig},
+    metrics::{Metrics, MetricsAddress, MetricsServer},
     source::{
-        Barrier, Source,
+        Source,
         cni::CniCache,
         kubernetes::{Chance, KubernetesSource, Timing},
         manifests::{ManifestSource, SourceError},
@@ -73,56 +80,6 @@ pub enum AgentError {
     },
 }
 
-/// A status request on its way to the owning task.
-#[derive(Debug)]
-struct Question {
-    request: StatusRequest,
-    answer: oneshot::Sender<StatusReply>,
-}
-
-/// What the socket's tasks hold.
-#[derive(Clone, Debug)]
-struct Handle {
-    node: String,
-    flows: FlowRing,
-    questions: mpsc::Sender<Question>,
-    give_way: mpsc::Sender<()>,
-}
-
-/// What the socket's tasks ask of the owning task.
-#[derive(Debug)]
-struct Asked {
-    questions: mpsc::Receiver<Question>,
-    asked_to_go: mpsc::Receiver<()>,
-}
-
-impl Service for Handle {
-    fn node_name(&self) -> &str {
-        &self.node
-    }
-
-    fn flows(&self) -> &FlowRing {
-        &self.flows
-    }
-
-    async fn status(&self, request: StatusRequest) -> StatusReply {
-        let (answer, reply) = oneshot::channel();
-        let ended = || StatusReply {
-            failure: Some("the agent is ending".to_owned()),
-            ..StatusReply::default()
-        };
-        if self.questions.send(Question { request, answer }).await.is_err() {
-            return ended();
-        }
-        reply.await.unwrap_or_else(|_| ended())
-    }
-
-    async fn give_way(&self) {
-        // It may be ending already.
-        let _ending = self.give_way.send(()).await;
-    }
-}
-
 /// Why an agent no longer looks after the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ended {
@@ -136,7 +93,7 @@ enum Ended {
 ///
 /// # Errors
 /// If it cannot start; see [`AgentError`].
-pub fn run(args: AgentArgs) -> Result<(), AgentError> {
+pub fn run(args: &AgentArgs) -> Result<(), AgentError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -145,7 +102,7 @@ pub fn run(args: AgentArgs) -> Result<(), AgentError> {
         loop {
             let mut told = Told::new()?;
             let ended = tokio::select! {
-                ended = serve(&args) => ended?,
+                ended = serve(args) => ended?,
                 // Before anything of ours is in force there is nothing to end in order.
                 () = told.wait() => Ended::Told,
             };
@@ -217,6 +174,7 @@ async fn serve(args: &AgentArgs) -> Result<Ended, AgentError> {
     })?;
     info!(mode = ?kernel.mode(), adopted = kernel.found().len(), "the kernel has taken our programs");
     let flows = FlowRing::new(usize::try_from(args.flow_buffer).unwrap_or(usize::MAX));
+    let metrics = Metrics::new(Instant::now());
     let mut core = Core::new(Parts {
         kernel,
         rings,
@@ -225,25 +183,73 @@ async fn serve(args: &AgentArgs) -> Result<Ended, AgentError> {
         flows: flows.clone(),
         wall_offset: wall_offset(),
         node: args.manifests.is_none().then(|| node.as_str().into()),
-        start: args.start.policy(),
+        start: args.start,
+        dns: ClusterDns {
+            service: args.dns_service.clone(),
+            node_local: Some(args.node_local_dns),
+        },
+        metrics: metrics.clone(),
         not_pods: args.ignore_interface.clone(),
     });
     core.begin(found, told)?;
 
-    let (questions, asked) = mpsc::channel(16);
-    let (give_way, asked_to_go) = mpsc::channel(1);
-    let handle = Handle { node: node.clone(), flows, questions, give_way };
+    let (handle, hold, asked) = questions::channels(&node, flows);
+    let gate = match args.gate {
+        GateMode::None => None,
+        GateMode::Nri => {
+            Some(open_gate(args, Doorkeeper { holds: hold, metrics: metrics.clone() })?)
+        }
+    };
+    let scraping = serve_metrics(args.metrics_address, metrics, handle.clone());
     let serving = tokio::spawn(server.serve(handle));
     let started = SystemTime::now();
     let about = report::About { node, instance: args.instance.clone(), started };
-    let result =
-        own(&mut core, &mut discovery, Asked { questions: asked, asked_to_go }, &about).await;
+    let result = own(&mut core, &mut discovery, asked, &about).await;
+    if let Some((end, gate)) = gate {
+        // What it holds is refused: the runtime asks the next agent.
+        drop(end);
+        let _ended = gate.await;
+    }
+    if let Some(scraping) = scraping {
+        scraping.abort();
+    }
     // Nothing is written any more: only now the lock may go, with the server.
     drop(core);
     serving.abort();
     // The server's end removes its socket.
     let _cancelled = serving.await;
     result
+}
+
+/// Stands in the runtime's way. Ends when what is returned first is dropped.
+fn open_gate(
+    args: &AgentArgs,
+    doorkeeper: Doorkeeper,
+) -> Result<(oneshot::Sender<()>, JoinHandle<()>), AgentError> {
+    let config = GateConfig { socket: args.nri_socket.clone(), ..GateConfig::default() };
+    let (gate, _status) = Gate::new(config);
+    let mut chance = Chance::new(random_key()?[0]);
+    let (end, ended) = oneshot::channel::<()>();
+    let shutdown = async {
+        let _dropped = ended.await;
+    };
+    Ok((end, tokio::spawn(gate.run(doorkeeper, move || chance.next(), shutdown))))
+}
+
+/// Serves metrics. Policy is more than its numbers: without them the agent goes on.
+fn serve_metrics(
+    address: MetricsAddress,
+    metrics: Metrics,
+    handle: Handle,
+) -> Option<JoinHandle<()>> {
+    let MetricsAddress::At(address) = address else { return None };
+    match MetricsServer::bind(address) {
+        Ok(server) => Some(tokio::spawn(server.serve(metrics, handle))),
+        Err(error) => {
+            warn!(error = error_chain(&error), "going on without metrics");
+            None
+        }
+    }
 }
 
 /// Where objects come from, by the flags.
@@ -282,7 +288,9 @@ async fn own(
     let mut waiting: Vec<Waiting> = Vec::new();
     let mut lost_before = [0; lane::COUNT as usize];
     loop {
+        core.metrics.health.beat(Instant::now());
         let next_look = waiting.iter().map(|waiting| waiting.next_look).min();
+        let next_look = next_look.into_iter().chain(core.next_hold(Instant::now())).min();
         tokio::select! {
             () = core.source.changed() => {
                 let update = core.source.refresh();
@@ -294,7 +302,12 @@ async fn own(
                 Some(question) => waiting.extend(ask(core, discovery, question, about)?),
                 None => return Ok(Ended::Told),
             },
-            _ = asked.asked_to_go.recv() => return Ok(Ended::GaveWay),
+            Some(hold) = asked.holds.recv() => core.hold(hold),
+            Some(scrape) = asked.scrapes.recv() => {
+                // The scraper may have gone.
+                let _gone = scrape.send(scrape::snapshot(core));
+            }
+            _ = asked.to_go.recv() => return Ok(Ended::GaveWay),
             () = sleep_until(next_look.unwrap_or_else(Instant::now).into()),
                 if next_look.is_some() => {}
             _ = poll.tick() => while core.drain() > 0 {},
@@ -305,6 +318,7 @@ async fn own(
             }
             () = told.wait() => return Ok(Ended::Told),
         }
+        core.answer_holds(Instant::now());
         answer(core, &mut waiting, about);
     }
 }
@@ -327,62 +341,6 @@ fn tell_losses(core: &Core, before: [u64; lane::COUNT as usize]) -> [u64; lane::
         warn!(since, "events were lost: the rings were full");
     }
     lost
-}
-
-/// A question that waits for everything to be in force.
-#[derive(Debug)]
-struct Waiting {
-    question: Question,
-    barrier: Barrier,
-    until: Instant,
-    next_look: Instant,
-}
-
-/// How often a waiting question is looked at while nothing happens.
-const LOOK: Duration = Duration::from_millis(10);
-
-/// Answers a question, or lets it wait.
-fn ask(
-    core: &mut Core,
-    discovery: &mut Discovery,
-    question: Question,
-    about: &report::About,
-) -> Result<Option<Waiting>, AgentError> {
-    let Some(seconds) = question.request.wait_seconds else {
-        let reply = report::reply(core, about, &question.request, None);
-        // The client may have gone.
-        let _gone = question.answer.send(reply);
-        return Ok(None);
-    };
-    // The barrier: what was written and made before the question counts.
-    let (barrier, update) = core.source.barrier();
-    core.source_changed(update)?;
-    for event in discovery.rescan()? {
-        core.discovered(event)?;
-    }
-    let now = Instant::now();
-    let until = now.checked_add(Duration::from_secs(seconds)).unwrap_or(now);
-    Ok(Some(Waiting { question, barrier, until, next_look: now }))
-}
-
-/// Answers the waiting questions whose condition holds or whose time is over.
-fn answer(core: &Core, waiting: &mut Vec<Waiting>, about: &report::About) {
-    let now = Instant::now();
-    let mut open = Vec::new();
-    for mut one in waiting.drain(..) {
-        if one.question.answer.is_closed() {
-            continue;
-        }
-        let missing = report::missing(core, &one.question.request, one.barrier);
-        if missing.is_some() && now < one.until {
-            one.next_look = now + LOOK;
-            open.push(one);
-            continue;
-        }
-        let reply = report::reply(core, about, &one.question.request, missing);
-        let _gone = one.question.answer.send(reply);
-    }
-    *waiting = open;
 }
 
 /// Wall clock less the clock of events.

@@ -1,14 +1,19 @@
 //! Flags of all commands. Each flag of the agent is also an `ENFORCER_…` environment variable.
 
-use std::path::{Path, PathBuf};
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use super::{terminal::Color, when::When};
 use crate::{
-    cluster::event::StartPolicy,
+    cluster::event::{ObjectKey, StartPolicy},
     dataplane::AttachMode,
     flow::filter::{FilterSpec, Sides},
+    gate,
+    metrics::MetricsAddress,
 };
 
 /// Kubernetes NetworkPolicy, enforced in eBPF beside any CNI.
@@ -24,7 +29,7 @@ pub struct Cli {
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     /// Run the node agent
-    Agent(AgentArgs),
+    Agent(Box<AgentArgs>),
     /// Show what is enforced, what is not, and why
     Status(StatusArgs),
     /// Show flows with the policies that decided them
@@ -102,6 +107,37 @@ pub struct AgentArgs {
     /// What a pod may do that starts now, until its policy is in force
     #[arg(long, value_enum, env = "ENFORCER_START", default_value_t)]
     pub start: StartMode,
+    /// The cluster's DNS Service, for --start=closed-except-dns
+    #[arg(
+        long,
+        value_name = "NS/NAME",
+        env = "ENFORCER_DNS_SERVICE",
+        default_value = "kube-system/kube-dns",
+        value_parser = service_name
+    )]
+    pub dns_service: ObjectKey,
+    /// Address of a DNS cache on every node, likewise
+    #[arg(
+        long,
+        value_name = "IP",
+        env = "ENFORCER_NODE_LOCAL_DNS",
+        default_value = "169.254.20.10"
+    )]
+    pub node_local_dns: IpAddr,
+    /// Hold pods that start until their policy is in force
+    #[arg(long, value_enum, env = "ENFORCER_GATE", default_value_t)]
+    pub gate: GateMode,
+    /// The container runtime's NRI socket
+    #[arg(long, value_name = "PATH", env = "ENFORCER_NRI_SOCKET", default_value = gate::DEFAULT_SOCKET)]
+    pub nri_socket: PathBuf,
+    /// Where metrics are served; nothing for nowhere
+    #[arg(
+        long,
+        value_name = "ADDRESS:PORT",
+        env = "ENFORCER_METRICS_ADDRESS",
+        default_value = MetricsAddress::DEFAULT
+    )]
+    pub metrics_address: MetricsAddress,
     /// The result cache of libcni, which tells whose a new interface is [default with the API
     /// server: /var/lib/cni/results]
     #[arg(long, value_name = "DIR", env = "ENFORCER_CNI_CACHE_DIR")]
@@ -142,6 +178,25 @@ pub struct AgentArgs {
     /// Form of the log
     #[arg(long, value_enum, env = "ENFORCER_LOG_FORMAT", default_value_t)]
     pub log_format: LogFormat,
+}
+
+/// Whether starting pods are held until their policy is in force.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum GateMode {
+    /// No
+    #[default]
+    None,
+    /// As a plugin of the container runtime (NRI)
+    Nri,
+}
+
+fn service_name(text: &str) -> Result<ObjectKey, &'static str> {
+    match text.split_once('/') {
+        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() => {
+            Ok(ObjectKey { namespace: namespace.into(), name: name.into() })
+        }
+        _ => Err("must be NAMESPACE/NAME"),
+    }
 }
 
 /// Where libcni keeps its results if it is not told otherwise.

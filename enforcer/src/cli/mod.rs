@@ -11,4 +11,6 @@ pub mod status;
 pub mod terminal;
 pub mod when;
 
-pub use args::{AgentArgs, Cli, Command, ObserveArgs, StatusArgs, UninstallArgs};
+pub use args::{
+    AgentArgs, Cli, Command, GateMode, ObserveArgs, StartMode, StatusArgs, UninstallArgs,
+};

@@ -62,6 +62,10 @@ pub(super) enum Binding {
 }
 
 impl Binding {
+    fn is_named(&self, sandbox: &Sandbox) -> bool {
+        matches!(self, Self::Bound { pod, .. } if pod.key == sandbox.pod)
+    }
+
     fn unenforceable(pod: &str, kind: &str) -> Self {
         Self::Unenforceable {
             reason: format!(
@@ -127,7 +131,11 @@ impl Interfaces {
         }
         match claim(entry, known) {
             Claim::Expected(sandbox) if entry.arrival == Arrival::Younger => {
-                self.starting(entry, known, Some(sandbox))
+                match self.judge_by_addresses(ifindex, entry, known) {
+                    // A static pod's object has another UID than the kubelet gave its sandbox.
+                    bound @ Binding::Bound { .. } if bound.is_named(sandbox) => bound,
+                    _ => self.starting(entry, known, Some(sandbox)),
+                }
             }
             Claim::Ambiguous(reason) => Binding::Closed { reason, addresses: armed(entry) },
             Claim::Expected(_) | Claim::Pod(..) | Claim::None => {

@@ -20,6 +20,8 @@ pub(super) struct Installed {
     pub(super) name: Arc<str>,
     pub(super) addresses: Vec<IpAddr>,
     pub(super) table: TableId,
+    /// Its pod's policy is not known yet.
+    pub(super) starting: bool,
 }
 
 /// Who an interface's pod is and what isolates it, as flows name it.

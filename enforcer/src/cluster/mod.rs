@@ -47,4 +47,5 @@ pub use index::{Index, IndexConfig};
 pub use snapshot::KernelState;
 pub use status::{
     Counts, EndpointStatus, IndexStatus, InterfaceState, InterfaceStatus, ObjectName, PolicyStatus,
+    SandboxState,
 };

@@ -81,6 +81,8 @@ pub struct EndpointPlan {
     pub isolated: [bool; 2],
     /// Something may have turned an allow into a deny: flows are judged once more.
     pub rejudge: bool,
+    /// Its pod's policy is not known yet: this is only what may pass at the start.
+    pub starting: bool,
 }
 
 /// A name for a number that events carry, at the time of the event.

@@ -140,7 +140,8 @@ impl Index {
             }
             let Some(entry) = self.interfaces.entries.get_mut(&ifindex) else { continue };
             let name = Arc::clone(&entry.interface.name);
-            let installed = Installed { name, addresses, table };
+            let starting = matches!(entry.binding, Binding::Starting { .. });
+            let installed = Installed { name, addresses, table, starting };
             let old = entry.installed.replace(installed.clone());
             let altered = old.as_ref() != Some(&installed);
             if let Some(named) = named
@@ -329,9 +330,17 @@ impl Index {
     /// What the plan must say of an interface; nothing of one that is not enforced on.
     pub(super) fn endpoint_plan(&self, ifindex: u32, rejudge: bool) -> Option<EndpointPlan> {
         let entry = self.interfaces.entries.get(&ifindex)?;
-        let Installed { name, addresses, table } = entry.installed.clone()?;
+        let Installed { name, addresses, table, starting } = entry.installed.clone()?;
         let isolated = self.tables.get(table)?.isolated();
-        Some(EndpointPlan { ifindex, interface: name, addresses, table, isolated, rejudge })
+        Some(EndpointPlan {
+            ifindex,
+            interface: name,
+            addresses,
+            table,
+            isolated,
+            rejudge,
+            starting,
+        })
     }
 
     /// Tables under which some address is allowed less than before.

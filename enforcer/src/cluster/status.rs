@@ -54,6 +54,19 @@ pub struct PolicyStatus {
     pub problems: Vec<String>,
 }
 
+/// How far the interfaces of a sandbox are.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum SandboxState {
+    /// None is known.
+    Unknown,
+    /// Closed until the pod's object comes.
+    Starting,
+    /// The pod's policy is in the plan.
+    Bound,
+    /// Nothing can be enforced on one of them, for this reason.
+    Unenforceable(String),
+}
+
 /// Why an interface is not a pod's endpoint.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -137,6 +150,35 @@ impl Index {
             interfaces: self.interfaces.entries.values().filter_map(interface_status).collect(),
             counts: self.counts(),
         }
+    }
+
+    /// The interfaces of a pod's sandbox, by the pod's UID, and how far they are.
+    #[must_use]
+    pub fn sandbox_state(&self, uid: &str) -> (SandboxState, Vec<u32>) {
+        let mut state = SandboxState::Unknown;
+        let mut interfaces = Vec::new();
+        for (ifindex, entry) in &self.interfaces.entries {
+            let now = match &entry.binding {
+                Binding::Bound { pod, .. } if *pod.uid == *uid => SandboxState::Bound,
+                Binding::Starting { sandbox: Some(sandbox), .. } if *sandbox.uid == *uid => {
+                    SandboxState::Starting
+                }
+                Binding::Unenforceable { reason } if self.is_sandboxs(entry, uid) => {
+                    SandboxState::Unenforceable(reason.clone())
+                }
+                _ => continue,
+            };
+            interfaces.push(*ifindex);
+            // One that is not ready keeps the whole waiting.
+            if state == SandboxState::Unknown || now != SandboxState::Bound {
+                state = now;
+            }
+        }
+        (state, interfaces)
+    }
+
+    fn is_sandboxs(&self, entry: &Entry, uid: &str) -> bool {
+        self.sandboxes.claims(&entry.interface).iter().any(|sandbox| *sandbox.uid == *uid)
     }
 
     fn endpoint_status(&self, ifindex: u32, entry: &Entry) -> Option<EndpointStatus> {

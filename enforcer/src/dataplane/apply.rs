@@ -280,7 +280,8 @@ impl Kernel {
     }
 
     fn set_endpoint(&mut self, plan: &EndpointPlan, applied: &mut Applied) {
-        let EndpointPlan { ifindex, interface, addresses, table, isolated, rejudge } = plan;
+        let EndpointPlan { ifindex, interface, addresses, table, isolated, rejudge, starting: _ } =
+            plan;
         self.pending.endpoints.remove(ifindex);
         let known = self.endpoints.by_ifindex.get(ifindex);
         let generation = known.map_or(0, |armed| armed.word.generation());

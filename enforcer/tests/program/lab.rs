@@ -228,6 +228,7 @@ fn deny() -> Arc<[Interval]> {
 
 pub(crate) fn endpoint(table: u32, isolated: [bool; 2], rejudge: bool) -> EndpointPlan {
     EndpointPlan {
+        starting: false,
         ifindex: IFINDEX,
         interface: "lo".into(),
         addresses: vec![IpAddr::from(POD4), IpAddr::from(POD6)],

@@ -1,0 +1,78 @@
+//! Whether our programs are where they were put, and see what passes there.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tracing::warn;
+
+use super::core::Core;
+use crate::{
+    dataplane::{self, netlink::links::Links},
+    error_chain,
+};
+
+/// Programs that were displaced are put back this often in a minute; then it is reported.
+const MOST_REATTACHMENTS: usize = 3;
+
+impl Core {
+    pub(super) fn look_for_bypass(&mut self) {
+        let links = match Links::open().and_then(|mut links| links.dump()) {
+            Ok(links) => links,
+            Err(error) => {
+                warn!(%error, "the interfaces' packet counters cannot be read");
+                return;
+            }
+        };
+        let kernel = &self.kernel;
+        let armed =
+            links.iter().filter(|link| kernel.is_attached(link.ifindex)).filter_map(|link| {
+                Some((link.ifindex, link.rx_packets, kernel.last_egress(link.ifindex)?))
+            });
+        self.bypass.look(dataplane::monotonic(), armed);
+        for ifindex in self.bypass.found() {
+            warn!(ifindex, "the pod's packets go round our program: another one redirects them");
+        }
+    }
+
+    /// Interfaces whose packets go round our programs.
+    pub(super) fn bypassed(&self) -> Vec<Arc<str>> {
+        let names = self.bypass.found().iter().filter_map(|ifindex| self.interfaces.get(ifindex));
+        names.map(|known| Arc::clone(&known.name)).collect()
+    }
+
+    /// Attaches again where another hand displaced our programs, but does not fight over a hook.
+    pub(super) fn put_back(&mut self, now: Instant) {
+        self.displaced.retain(|ifindex, _| self.interfaces.contains_key(ifindex));
+        for ifindex in self.kernel.displaced() {
+            let Some(name) = self.interfaces.get(&ifindex).map(|known| Arc::clone(&known.name))
+            else {
+                // Its interface is going.
+                continue;
+            };
+            let times = self.displaced.entry(ifindex).or_default();
+            times.retain(|time| now.saturating_duration_since(*time) < Duration::from_secs(60));
+            if times.len() >= MOST_REATTACHMENTS {
+                continue;
+            }
+            times.push(now);
+            match self.kernel.reattach(ifindex, &name) {
+                Ok(()) => warn!(%name, "our programs had been displaced and are attached again"),
+                Err(error) => {
+                    warn!(%name, error = error_chain(&error), "our programs are displaced");
+                }
+            }
+        }
+    }
+
+    /// Interfaces on which another program keeps displacing ours.
+    pub(super) fn contested(&self) -> Vec<Arc<str>> {
+        self.displaced
+            .iter()
+            .filter(|(_, times)| times.len() >= MOST_REATTACHMENTS)
+            .filter_map(|(ifindex, _)| self.interfaces.get(ifindex))
+            .map(|known| Arc::clone(&known.name))
+            .collect()
+    }
+}
