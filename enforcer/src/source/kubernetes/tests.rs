@@ -209,16 +209,20 @@ async fn a_kind_that_no_verdict_needs_keeps_nobody_waiting() {
 
 #[tokio::test]
 async fn servers_without_streamed_lists_are_listed_in_chunks() {
-    let fake = Fake::start().await;
-    fake.state().old = true;
-    fake.put(NAMESPACES, namespace("n"));
-    for i in 0..1203 {
-        fake.put(PODS, pod(&format!("p{i}"), "w2", "Running"));
+    for code in [422, 500] {
+        let fake = Fake::start().await;
+        fake.state().old = Some(code);
+        fake.put(NAMESPACES, namespace("n"));
+        for i in 0..1203 {
+            fake.put(PODS, pod(&format!("p{i}"), "w2", "Running"));
+        }
+        let client = Client::live(&fake).await;
+        assert_eq!(client.pods.len(), 1203);
+        assert_eq!(fake.requests(&["/pods?", "Succeeded", "continue="]), 2);
+        assert_eq!(fake.requests(&["/pods?", "Succeeded", "sendInitialEvents"]), 1);
+        let report = client.source.report(None);
+        assert!(report.watches.iter().all(|watch| watch.failures == 0), "{report:?}");
     }
-    let client = Client::live(&fake).await;
-    assert_eq!(client.pods.len(), 1203);
-    assert_eq!(fake.requests(&["/pods?", "Succeeded", "continue="]), 2);
-    assert_eq!(fake.requests(&["/pods?", "Succeeded", "sendInitialEvents"]), 1);
 }
 
 #[tokio::test]
