@@ -68,6 +68,7 @@ pub(super) struct Core {
     /// When our programs were put back, in the last minute, by interface.
     displaced: HashMap<u32, Vec<Instant>>,
     bypass: Bypass,
+    changes: u64,
 }
 
 /// What a [`Core`] is made of.
@@ -120,6 +121,7 @@ impl Core {
             undecodable: 0,
             displaced: HashMap::new(),
             bypass: Bypass::default(),
+            changes: 0,
         }
     }
 
@@ -276,6 +278,7 @@ impl Core {
         self.settled = settled;
         self.problems = problems;
         self.ignored = ignored;
+        self.changes += u64::from(!events.is_empty());
         for event in events {
             self.index.apply(event);
         }
@@ -338,7 +341,13 @@ impl Core {
         self.kernel.arrived();
     }
 
+    /// Counts what may have changed what must survive a reboot.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes
+    }
+
     fn write(&mut self, plan: &Plan) {
+        self.changes += 1;
         let now = Instant::now();
         // Events told before this plan carry the names before it.
         self.drain();

@@ -8,5 +8,6 @@ mod handover;
 mod names;
 mod report;
 pub mod run;
+mod saving;
 pub mod socket;
 pub mod uninstall;

@@ -19,6 +19,7 @@ use super::{
     core::{Core, Parts},
     found::{Found, Look},
     handover, report,
+    saving::Saving,
     socket::{Server, Service, SocketError},
 };
 use crate::{
@@ -235,10 +236,12 @@ async fn serve(args: &AgentArgs) -> Result<Ended, AgentError> {
     let handle = Handle { node: node.clone(), flows, questions, give_way };
     let serving = tokio::spawn(server.serve(handle));
     let started = SystemTime::now();
+    let mut saving = Saving::new(args.state_dir.clone(), node.clone());
     let about = report::About { node, instance: args.instance.clone(), started };
-    let result =
-        own(&mut core, &mut discovery, Asked { questions: asked, asked_to_go }, &about).await;
+    let asked = Asked { questions: asked, asked_to_go };
+    let result = own(&mut core, &mut discovery, asked, &about, &mut saving).await;
     // Nothing is written any more: only now the lock may go, with the server.
+    saving.end().await;
     drop(core);
     serving.abort();
     // The server's end removes its socket.
@@ -254,7 +257,8 @@ async fn source(args: &AgentArgs, node: &str) -> Result<Source, AgentError> {
     let api = ApiServer::find(args.kubeconfig.as_deref()).await?;
     info!(server = api.url(), node, "objects come from the API server");
     let mut chance = Chance::new(random_key()?[0]);
-    let source = KubernetesSource::start(&api, node, Timing::default(), &mut chance);
+    let source =
+        KubernetesSource::start(&api, node, &args.state_dir, Timing::default(), &mut chance);
     Ok(Source::Kubernetes(Box::new(source)))
 }
 
@@ -271,6 +275,7 @@ async fn own(
     discovery: &mut Discovery,
     mut asked: Asked,
     about: &report::About,
+    saving: &mut Saving,
 ) -> Result<Ended, AgentError> {
     let mut told = Told::new()?;
     let mut poll = interval(POLL);
@@ -298,7 +303,10 @@ async fn own(
             () = sleep_until(next_look.unwrap_or_else(Instant::now).into()),
                 if next_look.is_some() => {}
             _ = poll.tick() => while core.drain() > 0 {},
-            _ = retry.tick() => core.retry(),
+            _ = retry.tick() => {
+                core.retry();
+                saving.look(core, Instant::now()).await;
+            }
             _ = maintain.tick() => {
                 core.maintain();
                 lost_before = tell_losses(core, lost_before);

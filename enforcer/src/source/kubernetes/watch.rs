@@ -388,7 +388,16 @@ impl Watcher {
             self.streaming = Streaming::Never;
             return Ok(End::CatchUp);
         }
-        self.streaming = Streaming::NotNow;
+        // The others have nothing to do with streams.
+        if matches!(
+            error,
+            ApiError::Silent { .. }
+                | ApiError::Broken { .. }
+                | ApiError::NotUnderstood { .. }
+                | ApiError::Unavailable { .. }
+        ) {
+            self.streaming = Streaming::NotNow;
+        }
         Err(Stop::Error { error, verb: "watch" })
     }
 
