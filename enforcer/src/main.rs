@@ -27,6 +27,11 @@ fn agent(args: &AgentArgs) -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    // The client's own words about a failed request come before ours, which say what to do.
+    let filter = match "kube_client=off".parse() {
+        Ok(directive) if !args.log_level.contains("kube_client") => filter.add_directive(directive),
+        _ => filter,
+    };
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     match args.log_format {
         LogFormat::Text => {

@@ -83,6 +83,7 @@ pub(super) struct Core {
     pub(super) holds: Vec<Hold>,
     /// Sandboxes that only the gate has told of, the oldest first.
     pub(super) gate_told: VecDeque<Arc<str>>,
+    changes: u64,
 }
 
 /// What a [`Core`] is made of.
@@ -145,6 +146,7 @@ impl Core {
             dns,
             holds: Vec::new(),
             gate_told: VecDeque::new(),
+            changes: 0,
         }
     }
 
@@ -321,6 +323,7 @@ impl Core {
         self.settled = settled;
         self.problems = problems;
         self.ignored = ignored;
+        self.changes += u64::from(!events.is_empty());
         for event in events {
             self.index.apply(event);
         }
@@ -388,7 +391,13 @@ impl Core {
         self.kernel.arrived();
     }
 
+    /// Counts what may have changed what must survive a reboot.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes
+    }
+
     fn write(&mut self, plan: &Plan) {
+        self.changes += 1;
         let now = Instant::now();
         // Events told before this plan carry the names before it.
         self.drain();

@@ -12,6 +12,7 @@ mod names;
 mod questions;
 mod report;
 pub mod run;
+mod saving;
 mod scrape;
 pub mod socket;
 pub mod uninstall;

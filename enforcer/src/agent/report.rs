@@ -58,7 +58,11 @@ pub(super) fn missing(core: &Core, request: &StatusRequest, barrier: Barrier) ->
 
 fn incomplete(core: &Core) -> String {
     let why = core.source.missing().map(|what| format!(": {what}")).unwrap_or_default();
-    format!("the first complete plan is not in force yet{why}")
+    if core.armed {
+        format!("what was saved before the start is in force{why}")
+    } else {
+        format!("the first complete plan is not in force yet{why}")
+    }
 }
 
 /// The reply to a request; `missing` is what was waited for in vain.
@@ -73,7 +77,7 @@ pub(super) fn reply(
         let seconds = request.wait_seconds.unwrap_or(0);
         format!("not all in force after {seconds} s: {what}")
     });
-    let unarmed = || (!core.armed).then(|| incomplete(core));
+    let unarmed = || (!core.armed || !core.source.is_live()).then(|| incomplete(core));
     let asked = || missing(core, request, Barrier::Reached).filter(|_| request.only.is_some());
     let unenforceable = || {
         let first = report.not_enforced.first().filter(|_| !request.ignore_unenforceable)?;

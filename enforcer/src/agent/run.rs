@@ -22,7 +22,9 @@ use super::{
     handover,
     holds::Doorkeeper,
     questions::{self, Asked, Handle, Waiting, answer, ask},
-    report, scrape,
+    report,
+    saving::Saving,
+    scrape,
     socket::{Server, SocketError},
 };
 use crate::{
@@ -203,8 +205,9 @@ async fn serve(args: &AgentArgs) -> Result<Ended, AgentError> {
     let scraping = serve_metrics(args.metrics_address, metrics, handle.clone());
     let serving = tokio::spawn(server.serve(handle));
     let started = SystemTime::now();
+    let mut saving = Saving::new(args.state_dir.clone(), node.clone());
     let about = report::About { node, instance: args.instance.clone(), started };
-    let result = own(&mut core, &mut discovery, asked, &about).await;
+    let result = own(&mut core, &mut discovery, asked, &about, &mut saving).await;
     if let Some((end, gate)) = gate {
         // What it holds is refused: the runtime asks the next agent.
         drop(end);
@@ -214,6 +217,7 @@ async fn serve(args: &AgentArgs) -> Result<Ended, AgentError> {
         scraping.abort();
     }
     // Nothing is written any more: only now the lock may go, with the server.
+    saving.end().await;
     drop(core);
     serving.abort();
     // The server's end removes its socket.
@@ -260,7 +264,8 @@ async fn source(args: &AgentArgs, node: &str) -> Result<Source, AgentError> {
     let api = ApiServer::find(args.kubeconfig.as_deref()).await?;
     info!(server = api.url(), node, "objects come from the API server");
     let mut chance = Chance::new(random_key()?[0]);
-    let source = KubernetesSource::start(&api, node, Timing::default(), &mut chance);
+    let source =
+        KubernetesSource::start(&api, node, &args.state_dir, Timing::default(), &mut chance);
     Ok(Source::Kubernetes(Box::new(source)))
 }
 
@@ -277,6 +282,7 @@ async fn own(
     discovery: &mut Discovery,
     mut asked: Asked,
     about: &report::About,
+    saving: &mut Saving,
 ) -> Result<Ended, AgentError> {
     let mut told = Told::new()?;
     let mut poll = interval(POLL);
@@ -311,7 +317,10 @@ async fn own(
             () = sleep_until(next_look.unwrap_or_else(Instant::now).into()),
                 if next_look.is_some() => {}
             _ = poll.tick() => while core.drain() > 0 {},
-            _ = retry.tick() => core.retry(),
+            _ = retry.tick() => {
+                core.retry();
+                saving.look(core, Instant::now()).await;
+            }
             _ = maintain.tick() => {
                 core.maintain();
                 lost_before = tell_losses(core, lost_before);

@@ -68,10 +68,20 @@ fn source(report: &StatusReport) -> Vec<(String, String)> {
         );
         entries.push((String::new(), clean(&text)));
     }
-    entries.extend(source.troubles().map(|watch| {
-        let since = watch.since.as_deref().unwrap_or_default();
+    // Mostly they have the same trouble.
+    let mut troubles: Vec<(&str, &str, Vec<&str>)> = Vec::new();
+    for watch in source.troubles() {
         let reason = watch.reason.as_deref().unwrap_or_default();
-        (clean(&watch.resource), clean(&format!("since {since}: {reason}")))
+        match troubles.iter_mut().find(|(known, _, _)| *known == reason) {
+            Some((_, _, names)) => names.push(&watch.resource),
+            None => {
+                let since = watch.since.as_deref().unwrap_or_default();
+                troubles.push((reason, since, vec![&watch.resource]));
+            }
+        }
+    }
+    entries.extend(troubles.into_iter().map(|(reason, since, names)| {
+        (clean(&names.join(", ")), clean(&format!("since {since}: {reason}")))
     }));
     entries
 }
@@ -193,7 +203,11 @@ mod tests {
         agent::api::{
             AgentReport, CounterReport, LostEvents, MapReport, NotEnforced, PolicyReport,
         },
-        source::{manifests::Ignored, problem::Problem, report::SourceReport},
+        source::{
+            manifests::Ignored,
+            problem::Problem,
+            report::{SourceReport, WatchReport},
+        },
     };
 
     fn reply() -> StatusReply {
@@ -296,6 +310,37 @@ Packets by outcome
     #[test]
     fn the_page_is_as_agreed() {
         assert_eq!(text(&reply(), Style { color: false, width: 80 }), EXPECTED);
+    }
+
+    #[test]
+    fn trouble_with_the_source_is_told_once_for_all_that_have_it() {
+        let watch = |resource: &str, reason: &str| WatchReport {
+            resource: resource.into(),
+            since: Some("then".into()),
+            reason: Some(reason.into()),
+            ..WatchReport::default()
+        };
+        let mut reply = reply();
+        reply.report.source = SourceReport {
+            location: "https://a".into(),
+            state: SourceState::Saved,
+            confirmed: Some("some time".into()),
+            watches: vec![
+                watch("pods", "x"),
+                WatchReport::default(),
+                watch("nodes", "y"),
+                watch("services", "x"),
+            ],
+            ..SourceReport::default()
+        };
+        let page = text(&reply, Style { color: false, width: 200 });
+        let expected = "
+Source
+  what an earlier agent saved is in force, as of some time: https://a has not been read
+  pods, services  since then: x
+  nodes  since then: y
+";
+        assert!(page.contains(expected), "{page}");
     }
 
     #[test]

@@ -32,6 +32,7 @@ mod index;
 mod interfaces;
 mod objects;
 pub mod plan;
+mod remember;
 mod rules;
 mod sandboxes;
 pub mod services;
@@ -44,6 +45,7 @@ mod table;
 mod tests;
 
 pub use index::{Index, IndexConfig};
+pub use remember::Remembered;
 pub use snapshot::KernelState;
 pub use status::{
     Counts, EndpointStatus, IndexStatus, InterfaceState, InterfaceStatus, ObjectName, PolicyStatus,

@@ -8,6 +8,7 @@ pub mod names;
 mod pod;
 pub mod problem;
 pub mod report;
+pub mod saved;
 pub mod validate;
 
 use serde::{Deserializer, de::DeserializeOwned};
@@ -97,7 +98,10 @@ impl Source {
     /// Whether what was emitted can be brought into force.
     #[must_use]
     pub fn is_usable(&self) -> bool {
-        self.is_live()
+        match self {
+            Self::Manifests(_) => true,
+            Self::Kubernetes(source) => source.is_live() || source.saved().is_some(),
+        }
     }
 
     /// What keeps it from being live.
@@ -119,7 +123,7 @@ impl Source {
                 state: SourceState::Live,
                 ..SourceReport::default()
             },
-            Self::Kubernetes(source) => source.report(None),
+            Self::Kubernetes(source) => source.report(),
         }
     }
 }

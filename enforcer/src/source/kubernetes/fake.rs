@@ -52,8 +52,8 @@ pub(crate) struct State {
     faults: HashMap<&'static str, VecDeque<Fault>>,
     /// Watches that tell nothing for now.
     held: HashMap<&'static str, bool>,
-    /// No lists as streams.
-    pub(crate) old: bool,
+    /// No lists as streams, but this status.
+    pub(crate) old: Option<u16>,
     /// Bookmarks are sent when a version passes that is not the watch's.
     pub(crate) bookmarks: bool,
     /// All requests, path and query.
@@ -363,8 +363,13 @@ fn watch(
     let state = shared.lock().unwrap();
     let mut first = String::new();
     if query.contains_key("sendInitialEvents") {
-        if state.old {
-            return refusal(422, "sendInitialEvents is forbidden for watch");
+        match state.old {
+            Some(500) => {
+                let status = json!({"kind": "Status", "code": 500, "message": "not by this etcd"});
+                return pieces(line("ERROR", &status), Some(Ok(Bytes::new())));
+            }
+            Some(code) => return refusal(code, "sendInitialEvents is forbidden for watch"),
+            None => {}
         }
         if at > state.version {
             return refusal(504, "Too large resource version");

@@ -25,29 +25,28 @@ pub(super) struct Health {
 }
 
 impl Health {
-    /// The server has told something.
-    pub(super) fn contact(&mut self, watch: &Watch, at: SystemTime) {
+    /// The server has told something. Returns whether that ends some trouble.
+    pub(super) fn contact(&mut self, at: SystemTime) -> bool {
         self.contact = Some(at);
-        if self.trouble.take().is_some() {
-            tracing::info!(watch = watch.name, "the API server tells changes again");
-        }
+        self.trouble.take().is_some()
     }
 
-    /// The watch does not work.
-    pub(super) fn failed(&mut self, watch: &Watch, verb: &str, error: &ApiError, at: SystemTime) {
+    /// The watch does not work. Returns whether that, or the reason, is new.
+    pub(super) fn failed(
+        &mut self,
+        watch: &Watch,
+        verb: &str,
+        error: &ApiError,
+        at: SystemTime,
+    ) -> bool {
         self.failures += 1;
         let sentence = sentence(watch, verb, error);
         match &mut self.trouble {
-            Some((known, _)) if *known == sentence => {}
-            Some((known, _)) => {
-                tracing::warn!(watch = watch.name, "{sentence}");
-                *known = sentence;
-            }
-            None => {
-                tracing::warn!(watch = watch.name, "{sentence}");
-                self.trouble = Some((sentence, at));
-            }
+            Some((known, _)) if *known == sentence => return false,
+            Some((known, _)) => *known = sentence,
+            None => self.trouble = Some((sentence, at)),
         }
+        true
     }
 
     /// What is wrong.
@@ -137,14 +136,15 @@ mod tests {
         let mut health = Health::default();
         assert_eq!(health.report(&watch, 0).state, WatchState::Listing);
         let at = |s| SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(s);
-        health.failed(&watch, "list", &ApiError::Credentials("a".into()), at(5));
-        health.failed(&watch, "list", &ApiError::Credentials("b".into()), at(6));
+        assert!(health.failed(&watch, "list", &ApiError::Credentials("a".into()), at(5)));
+        assert!(health.failed(&watch, "list", &ApiError::Credentials("b".into()), at(6)));
+        assert!(!health.failed(&watch, "list", &ApiError::Credentials("b".into()), at(6)));
         let report = health.report(&watch, 0);
-        assert_eq!((report.state, report.failures), (WatchState::Failing, 2));
+        assert_eq!((report.state, report.failures), (WatchState::Failing, 3));
         assert_eq!(report.since.as_deref(), Some("1970-01-01T00:00:05.000000000Z"));
         assert!(report.reason.is_some_and(|reason| reason.contains(": b;")));
         health.complete = true;
-        health.contact(&watch, at(7));
+        assert!(health.contact(at(7)) && !health.contact(at(7)));
         let report = health.report(&watch, 3);
         assert_eq!((report.state, report.reason), (WatchState::Complete, None));
         health.failed(&watch, "watch", &ApiError::Credentials("c".into()), at(9));

@@ -13,11 +13,13 @@ mod lanes;
 mod list;
 mod objects;
 mod resource;
+mod restore;
 mod timing;
 mod watch;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    path::Path,
     sync::Arc,
     time::SystemTime,
 };
@@ -26,6 +28,7 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use tokio::{
     sync::{mpsc, watch as signal},
     task::JoinSet,
+    time::{Instant, sleep_until},
 };
 
 pub(crate) use self::timing::{Chance, Timing};
@@ -33,12 +36,14 @@ use self::{
     health::Health,
     lanes::{Lanes, Width, Word},
     resource::{Item, Kind, Object, Watch},
+    restore::Restore,
     watch::{Message, News, Watcher},
 };
 use super::{
     SourceUpdate,
     problem::Problem,
     report::{SourceKind, SourceReport},
+    saved::{self, Identity},
 };
 use crate::{
     apiserver::ApiServer,
@@ -76,12 +81,27 @@ pub struct KubernetesSource {
     /// Of objects without, by watch.
     nameless: BTreeMap<usize, Vec<Problem>>,
     problems_changed: bool,
+    timing: Timing,
+    restore: Restore,
+    whose: Identity,
 }
 
 impl KubernetesSource {
-    /// Begins to watch, as the agent of a node. Must be called within a runtime.
+    /// Begins to watch, as the agent of a node. What was saved in `state` is there for the case
+    /// that the server is not. Must be called within a runtime.
     #[must_use]
-    pub(crate) fn start(api: &ApiServer, node: &str, timing: Timing, chance: &mut Chance) -> Self {
+    pub(crate) fn start(
+        api: &ApiServer,
+        node: &str,
+        state: &Path,
+        timing: Timing,
+        chance: &mut Chance,
+    ) -> Self {
+        let whose = Identity::here(node, api.url());
+        let saved = saved::read(state, &whose).unwrap_or_else(|error| {
+            tracing::warn!("{error}");
+            None
+        });
         let (out, messages) = mpsc::channel(QUEUE);
         let (catch_up, asked) = signal::channel(0);
         let watches = resource::all(node);
@@ -107,7 +127,16 @@ impl KubernetesSource {
             problems: BTreeMap::new(),
             nameless: BTreeMap::new(),
             problems_changed: false,
+            timing,
+            restore: Restore::new(saved, Instant::now() + timing.patience),
+            whose,
         }
+    }
+
+    /// Whose state is to be saved.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.whose
     }
 
     /// Waits until something may have changed: then call [`Self::refresh`]. Safe to be dropped at
@@ -116,10 +145,12 @@ impl KubernetesSource {
         if !self.arrived.is_empty() {
             return;
         }
-        match self.messages.recv().await {
-            Some(message) => self.arrived.push(message),
+        let due = self.restore.due();
+        tokio::select! {
             // The watches never end before their receiver.
-            None => std::future::pending().await,
+            Some(message) = self.messages.recv() => self.arrived.push(message),
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
+            else => std::future::pending().await,
         }
     }
 
@@ -137,6 +168,8 @@ impl KubernetesSource {
         }
         if self.staged.is_none() {
             update.events = std::mem::take(&mut self.events);
+        } else {
+            update.events = self.restore();
         }
         update.changed = !update.events.is_empty() || std::mem::take(&mut self.problems_changed);
         let problems = self.problems.values().chain(self.nameless.values());
@@ -194,9 +227,16 @@ impl KubernetesSource {
         })
     }
 
-    /// For the status. `saved` is when what was saved was last known to be so, if it is in force.
+    /// When what was saved was last known to be true, if it is in force.
     #[must_use]
-    pub fn report(&self, saved: Option<SystemTime>) -> SourceReport {
+    pub fn saved(&self) -> Option<SystemTime> {
+        self.restore.in_force()
+    }
+
+    /// For the status.
+    #[must_use]
+    pub fn report(&self) -> SourceReport {
+        let saved = self.saved();
         let watches = self.watches.iter();
         SourceReport {
             kind: SourceKind::Kubernetes,
@@ -212,13 +252,46 @@ impl KubernetesSource {
         }
     }
 
+    /// Says what is wrong with a watch, once if it is the same with all.
+    fn tell_trouble(&self, number: usize) {
+        let Some((watch, health)) = self.watches.get(number) else { return };
+        let Some(sentence) = health.trouble() else { return };
+        let mut others = self.watches.iter().enumerate().filter(|(other, _)| *other != number);
+        if others.any(|(_, (_, health))| health.trouble() == Some(sentence)) {
+            tracing::debug!(watch = watch.name, "{sentence}");
+        } else {
+            tracing::warn!(watch = watch.name, "{sentence}");
+        }
+    }
+
     fn is_complete(&self) -> bool {
         self.watches.iter().all(|(watch, health)| health.complete || !watch.kind.is_needed())
+    }
+
+    /// What was saved comes into force, or a part of it goes.
+    fn restore(&mut self) -> Vec<Event> {
+        let before = self.restore.in_force();
+        let events = self.restore.take(Instant::now(), SystemTime::now(), self.timing.remote);
+        match (before, self.restore.in_force()) {
+            (None, Some(confirmed)) => tracing::warn!(
+                "the API server has not been read: what was saved is enforced, as of {}; {}",
+                health::time(confirmed),
+                self.missing().unwrap_or_default()
+            ),
+            (Some(_), _) if !events.is_empty() => tracing::warn!(
+                pods = events.len(),
+                "the addresses of other nodes' pods that were saved are too old: they match no \
+                 selector any more"
+            ),
+            _ => {}
+        }
+        events
     }
 
     /// The first list of all, and what has come besides.
     fn bring_first(&mut self) {
         let Some(Staged { pods, namespaces }) = self.staged.take() else { return };
+        self.restore = Restore::Nothing;
         let relist = Event::Relist {
             pods: pods.into_values().collect(),
             namespaces: namespaces.into_values().collect(),
@@ -231,16 +304,21 @@ impl KubernetesSource {
         let Message { watch: number, at, news } = message;
         let Some((watch, health)) = self.watches.get_mut(number) else { return };
         if let News::Failed { error, verb } = &news {
-            health.failed(watch, verb, error, at);
+            if health.failed(watch, verb, error, at) {
+                self.tell_trouble(number);
+            }
             return;
         }
-        health.contact(watch, at);
+        let healed = health.contact(at);
         health.complete |= matches!(news, News::Listed { .. });
         if let News::CaughtUp { request } = news {
             health.caught_up = request;
             return;
         }
         let (kind, lane) = (watch.kind, watch.lane);
+        if healed && self.watches.iter().all(|(_, health)| health.trouble().is_none()) {
+            tracing::info!("the API server tells all changes again");
+        }
         let Some(mut lanes) = self.objects.remove(&kind) else { return };
         match news {
             News::Listed { items, nameless, version } => {

@@ -9,7 +9,7 @@ use super::{
     fake::{Fake, Fault},
     *,
 };
-use crate::source::report::WatchState;
+use crate::source::report::{SourceState, WatchState};
 
 const NAMESPACES: &str = "/api/v1/namespaces";
 const PODS: &str = "/api/v1/pods";
@@ -32,6 +32,8 @@ fn quick() -> Timing {
         hurry: Duration::from_secs(1),
         catch_up: Duration::from_millis(300),
         few: 1000,
+        patience: Duration::from_millis(300),
+        remote: Duration::from_secs(600),
     }
 }
 
@@ -48,6 +50,11 @@ fn namespace(name: &str) -> Value {
     json!({"metadata": {"name": name, "labels": {"a": "b"}}})
 }
 
+/// No state is saved here.
+fn nowhere() -> &'static Path {
+    Path::new("/nonexistent")
+}
+
 /// A source, and what its events add up to.
 struct Client {
     source: KubernetesSource,
@@ -62,8 +69,13 @@ struct Client {
 
 impl Client {
     fn new(fake: &Fake, timing: Timing) -> Self {
+        Self::with_state(fake, timing, nowhere())
+    }
+
+    fn with_state(fake: &Fake, timing: Timing, state: &Path) -> Self {
+        let chance = &mut Chance::new(7);
         Self {
-            source: KubernetesSource::start(&fake.api(), NODE, timing, &mut Chance::new(7)),
+            source: KubernetesSource::start(&fake.api(), NODE, state, timing, chance),
             pods: BTreeMap::new(),
             policies: BTreeSet::new(),
             namespaces: BTreeSet::new(),
@@ -120,7 +132,7 @@ impl Client {
         self.take();
         while !holds(self) {
             let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "{what}: {:?}", self.source.report(None));
+            assert!(!left.is_zero(), "{what}: {:?}", self.source.report());
             if tokio::time::timeout(left, self.source.changed()).await.is_ok() {
                 self.take();
             }
@@ -134,7 +146,7 @@ impl Client {
     }
 
     fn state(&self, watch: &str) -> (WatchState, String) {
-        let report = self.source.report(None);
+        let report = self.source.report();
         let one = report.watches.into_iter().find(|one| one.resource == watch).unwrap();
         (one.state, one.reason.unwrap_or_default())
     }
@@ -209,16 +221,20 @@ async fn a_kind_that_no_verdict_needs_keeps_nobody_waiting() {
 
 #[tokio::test]
 async fn servers_without_streamed_lists_are_listed_in_chunks() {
-    let fake = Fake::start().await;
-    fake.state().old = true;
-    fake.put(NAMESPACES, namespace("n"));
-    for i in 0..1203 {
-        fake.put(PODS, pod(&format!("p{i}"), "w2", "Running"));
+    for code in [422, 500] {
+        let fake = Fake::start().await;
+        fake.state().old = Some(code);
+        fake.put(NAMESPACES, namespace("n"));
+        for i in 0..1203 {
+            fake.put(PODS, pod(&format!("p{i}"), "w2", "Running"));
+        }
+        let client = Client::live(&fake).await;
+        assert_eq!(client.pods.len(), 1203);
+        assert_eq!(fake.requests(&["/pods?", "Succeeded", "continue="]), 2);
+        assert_eq!(fake.requests(&["/pods?", "Succeeded", "sendInitialEvents"]), 1);
+        let report = client.source.report();
+        assert!(report.watches.iter().all(|watch| watch.failures == 0), "{report:?}");
     }
-    let client = Client::live(&fake).await;
-    assert_eq!(client.pods.len(), 1203);
-    assert_eq!(fake.requests(&["/pods?", "Succeeded", "continue="]), 2);
-    assert_eq!(fake.requests(&["/pods?", "Succeeded", "sendInitialEvents"]), 1);
 }
 
 #[tokio::test]
@@ -434,11 +450,80 @@ async fn no_server_is_a_sentence_and_its_return_is_noticed() {
     drop(unused);
     let url = format!("http://127.0.0.1:{port}").parse().unwrap();
     let api = ApiServer::new(kube::Config::new(url)).unwrap();
-    let mut source = KubernetesSource::start(&api, NODE, quick(), &mut Chance::new(7));
+    let mut source = KubernetesSource::start(&api, NODE, nowhere(), quick(), &mut Chance::new(7));
     let deadline = Instant::now() + PATIENCE;
     while !source.missing().is_some_and(|why| why.contains("no API server answers at")) {
         assert!(Instant::now() < deadline);
         source.changed().await;
         source.refresh();
     }
+}
+
+/// State that an agent saved: pods `here` of this node and `there` of another, and a policy.
+fn saved_state(fake: &Fake) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let pod = |name: &str, node: &str| {
+        let object = pod(name, node, "Running");
+        Arc::new(crate::source::pod::pod(&object).unwrap())
+    };
+    let remembered = crate::cluster::Remembered {
+        namespaces: vec![("n".into(), Arc::default())],
+        local: vec![pod("here", NODE)],
+        remote: vec![pod("there", "w2")],
+    };
+    let policy: NetworkPolicy = serde_json::from_value(policy("saved")).unwrap();
+    let whose = Identity::here(NODE, fake.api().url());
+    let content = saved::encode(&whose, [policy].iter(), &remembered).unwrap();
+    saved::write(dir.path(), &content).unwrap();
+    dir
+}
+
+#[tokio::test]
+async fn without_a_server_what_was_saved_comes_into_force_until_it_is_back() {
+    let fake = cluster().await;
+    for watch in ["pods", "networkpolicies"] {
+        (0..1000).for_each(|_| fake.fault(watch, Fault::Status(503, "starting")));
+    }
+    let state = saved_state(&fake);
+    let mut client = Client::with_state(&fake, quick(), state.path());
+    client.take();
+    assert_eq!((client.relists, client.source.saved()), (0, None), "it is waited for the server");
+    client.until("saved state", |c| c.source.saved().is_some()).await;
+    assert_eq!((client.relists, client.names()), (1, vec!["here", "there"]));
+    assert!(client.policies.contains("saved") && !client.source.is_live());
+    assert_eq!(client.source.report().state, SourceState::Saved);
+    // What some watches have seen does not mix with it.
+    client.until("services", |c| c.state("services").0 == WatchState::Complete).await;
+    fake.put(PODS, pod("new", NODE, "Running"));
+    fake.state().forgive("pods");
+    client.until("pods", |c| c.state("pods").0 == WatchState::Complete).await;
+    assert!(!client.pods.contains_key("new") && client.services.is_empty());
+    fake.state().forgive("networkpolicies");
+    client.until("live", |c| c.source.is_live()).await;
+    assert_eq!(client.names(), ["here", "new", "there"]);
+    assert_eq!(client.policies, BTreeSet::from(["deny".to_owned()]));
+    assert_eq!((client.relists, client.source.saved()), (2, None));
+    client.until("services", |c| c.services.contains("s")).await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_there_is_faster_than_what_was_saved() {
+    let fake = cluster().await;
+    let state = saved_state(&fake);
+    let timing = Timing { patience: PATIENCE, ..quick() };
+    let mut client = Client::with_state(&fake, timing, state.path());
+    client.until("live", |c| c.source.is_live()).await;
+    assert_eq!((client.relists, client.policies.contains("saved")), (1, false));
+}
+
+#[tokio::test]
+async fn saved_addresses_of_other_nodes_end() {
+    let fake = cluster().await;
+    (0..1000).for_each(|_| fake.fault("pods", Fault::Status(503, "starting")));
+    let state = saved_state(&fake);
+    let timing = Timing { remote: Duration::from_secs(2), ..quick() };
+    let mut client = Client::with_state(&fake, timing, state.path());
+    client.until("saved state", |c| c.names() == ["here", "there"]).await;
+    client.until("too old", |c| c.names() == ["here"]).await;
+    assert!(client.source.saved().is_some());
 }

@@ -26,6 +26,10 @@ pub(crate) struct Timing {
     pub(crate) catch_up: Duration,
     /// Up to so many objects are listed anew in order to catch up.
     pub(crate) few: usize,
+    /// Without a complete list after this long, what was saved is enforced.
+    pub(crate) patience: Duration,
+    /// Addresses of other nodes' pods that were saved are good for this long.
+    pub(crate) remote: Duration,
 }
 
 impl Default for Timing {
@@ -42,6 +46,8 @@ impl Default for Timing {
             hurry: Duration::from_secs(3),
             catch_up: Duration::from_secs(5),
             few: 1000,
+            patience: Duration::from_secs(3),
+            remote: Duration::from_secs(600),
         }
     }
 }

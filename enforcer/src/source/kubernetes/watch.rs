@@ -354,11 +354,7 @@ impl Watcher {
         let deadline = began + Duration::from_secs(seconds) + self.timing.slack;
         let answer = self.api.get(&self.watch.with(&query), self.timing.answer).await;
         let answer = match answer {
-            Err(ApiError::Refused { code, reason }) if begin == Begin::Everything => {
-                tracing::debug!(watch = self.watch.name, code, reason, "no lists as streams");
-                self.streaming = Streaming::Never;
-                return Ok(End::CatchUp);
-            }
+            Err(error) if begin == Begin::Everything => return self.no_stream(error),
             answer => answer.map_err(|error| Stop::Error { error, verb: "watch" })?,
         };
         if begin == Begin::Position {
@@ -368,14 +364,41 @@ impl Watcher {
         let current = (freshness == Freshness::Current).then_some(request);
         let end = self.follow(answer, deadline, &mut initial, current).await;
         if initial.is_some() {
-            // It did not come to the end of the list: next time it is asked for as one answer.
-            self.streaming = Streaming::NotNow;
-            return end.map(|_| End::AtOnce);
+            return match end {
+                Ok(_) => {
+                    self.streaming = Streaming::NotNow;
+                    Ok(End::AtOnce)
+                }
+                Err(Stop::Error { error, .. }) => self.no_stream(error),
+                Err(Stop::Ended) => Err(Stop::Ended),
+            };
         }
         match end? {
             End::Ordinary if began.elapsed() < Duration::from_secs(1) => Ok(End::AtOnce),
             end => Ok(end),
         }
+    }
+
+    /// No list came as a stream: it is asked for as one answer. Servers that do not know the
+    /// request refuse it, and those whose etcd is older than 3.5 say 500, some of them only in the
+    /// stream.
+    fn no_stream(&mut self, error: ApiError) -> Result<End, Stop> {
+        if matches!(error, ApiError::Refused { .. } | ApiError::Unavailable { code: 500, .. }) {
+            tracing::debug!(watch = self.watch.name, %error, "no lists as streams");
+            self.streaming = Streaming::Never;
+            return Ok(End::CatchUp);
+        }
+        // The others have nothing to do with streams.
+        if matches!(
+            error,
+            ApiError::Silent { .. }
+                | ApiError::Broken { .. }
+                | ApiError::NotUnderstood { .. }
+                | ApiError::Unavailable { .. }
+        ) {
+            self.streaming = Streaming::NotNow;
+        }
+        Err(Stop::Error { error, verb: "watch" })
     }
 
     async fn follow(

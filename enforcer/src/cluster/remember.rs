@@ -1,0 +1,43 @@
+//! What must survive a reboot: enough to enforce the policies of this node's pods before the
+//! cluster can be asked again.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{
+    event::{Labels, ObjectKey, Pod},
+    index::Index,
+};
+
+/// What of the cluster this node's policies depend on.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Remembered {
+    /// Namespaces and their labels.
+    pub namespaces: Vec<(Arc<str>, Arc<Labels>)>,
+    /// Pods of the node.
+    pub local: Vec<Arc<Pod>>,
+    /// Other pods that policies of this node refer to.
+    pub remote: Vec<Arc<Pod>>,
+}
+
+impl Index {
+    /// What must survive a reboot of `node`, as of the last plan.
+    #[must_use]
+    pub fn remembered(&self, node: &str) -> Remembered {
+        let known = self.objects.namespaces.iter().filter(|(_, namespace)| namespace.known);
+        let mut namespaces: Vec<_> =
+            known.map(|(name, of)| (Arc::clone(name), Arc::clone(&of.labels))).collect();
+        namespaces.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        let is_local = |pod: &Pod| pod.node.as_deref() == Some(node);
+        let pods = self.objects.namespaces.values().flat_map(|namespace| namespace.pods.values());
+        let mut local: Vec<_> =
+            pods.filter(|pod| is_local(pod) && !pod.finished).cloned().collect();
+        local.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        let referred = self.objects.addresses.values().filter(|entry| entry.class.is_some());
+        let remote: BTreeMap<&ObjectKey, &Arc<Pod>> = referred
+            .filter_map(|entry| entry.owner.as_ref())
+            .filter(|pod| !is_local(pod))
+            .map(|pod| (&pod.key, pod))
+            .collect();
+        Remembered { namespaces, local, remote: remote.into_values().cloned().collect() }
+    }
+}
