@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     bench::{self, BenchError, Which},
+    chart::{self, ChartError},
     check::{self, CheckError},
     console,
     daemon::{self, DaemonError, Profile},
@@ -44,7 +45,9 @@ enum Task {
         #[arg(value_enum)]
         which: Option<Which>,
     },
-    /// Check formatting, lints, licences, the sources' layout and the documents.
+    /// Render the plain manifests in deploy/manifests from the Helm chart.
+    Manifests,
+    /// Check formatting, lints, licences, the sources' layout, the documents and the chart.
     Check,
 }
 
@@ -63,6 +66,8 @@ enum TaskError {
     Test(#[from] TestError),
     #[error(transparent)]
     Bench(#[from] BenchError),
+    #[error(transparent)]
+    Chart(#[from] ChartError),
     #[error(transparent)]
     Check(#[from] CheckError),
     #[error("the demo makes network namespaces and loads eBPF programs, so run it as root")]
@@ -106,6 +111,7 @@ impl Task {
             }
             Self::Test => test::run(workspace)?,
             Self::Bench { which } => bench::run(workspace, which)?,
+            Self::Manifests => chart::write_manifests(workspace)?,
             Self::Check => check::run(workspace)?,
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! The project's own tasks: set-up, the kernel object, demo, tests, checks.
 
 mod bench;
+mod chart;
 mod check;
 mod cli;
 mod console;

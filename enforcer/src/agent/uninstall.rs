@@ -7,6 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::signal::unix::{SignalKind, signal};
+
 use crate::{
     agent::socket::{Server, SocketError},
     cli::UninstallArgs,
@@ -31,6 +33,9 @@ pub enum UninstallError {
         #[source]
         source: io::Error,
     },
+    /// The end cannot be waited for.
+    #[error("everything is removed, but staying failed: cannot wait for signals")]
+    Stay(#[source] io::Error),
     /// The kernel still runs our programs.
     #[error(
         "the programs are still attached {seconds} s after their pins went; look at `bpftool net`"
@@ -49,7 +54,7 @@ const DETACH: Duration = Duration::from_secs(5);
 /// # Errors
 /// If an agent is running, or something cannot be removed.
 pub fn uninstall(args: &UninstallArgs) -> Result<(), UninstallError> {
-    let UninstallArgs { run_dir, state_dir, bpf_dir } = args;
+    let UninstallArgs { run_dir, state_dir, bpf_dir, stay } = args;
     if !dataplane::may_load() {
         return Err(DataplaneError::Privilege.into());
     }
@@ -68,7 +73,22 @@ pub fn uninstall(args: &UninstallArgs) -> Result<(), UninstallError> {
     for dir in [bpf_dir, state_dir, run_dir] {
         delete(dir)?;
     }
-    Ok(())
+    if *stay { until_told().map_err(UninstallError::Stay) } else { Ok(()) }
+}
+
+/// Waits for SIGTERM or SIGINT, which end nothing by themselves when they come to a container's
+/// first process.
+fn until_told() -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        Ok(())
+    })
 }
 
 fn in_runtime(run_dir: &Path) -> Result<(), UninstallError> {

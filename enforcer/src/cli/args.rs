@@ -247,6 +247,9 @@ pub struct UninstallArgs {
         default_value = "/sys/fs/bpf/enforcer"
     )]
     pub bpf_dir: PathBuf,
+    /// Stay until told to end, for a pod that shows that its node is clean
+    #[arg(long)]
+    pub stay: bool,
 }
 
 /// Form of a status.

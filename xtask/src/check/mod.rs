@@ -11,6 +11,7 @@ mod sources;
 use std::{io, time::Instant};
 
 use crate::{
+    chart::{self, ChartError},
     console,
     ebpf::{self, EbpfError},
     process::{self, ProcessError, Purpose},
@@ -26,6 +27,9 @@ pub(crate) enum CheckError {
     /// The kernel half could not be built or linted.
     #[error(transparent)]
     Ebpf(#[from] EbpfError),
+    /// The chart breaks a rule.
+    #[error(transparent)]
+    Chart(#[from] ChartError),
     /// A source file could not be read.
     #[error("cannot read {path}: {reason}; check the file's rights")]
     Read { path: String, reason: io::Error },
@@ -58,10 +62,11 @@ impl Finding {
 type Step = (&'static str, fn(&Workspace) -> Result<(), CheckError>);
 
 /// The quick ones first.
-const STEPS: [Step; 7] = [
+const STEPS: [Step; 8] = [
     ("layout of the sources", check_layout),
     ("documents", check_docs),
     ("formatting", formatting),
+    ("chart and manifests", chart_and_manifests),
     ("kernel object", kernel_object),
     ("lints of the host half", host_lints),
     ("lints of the kernel half", kernel_lints),
@@ -113,6 +118,10 @@ fn formatting(workspace: &Workspace) -> Result<(), CheckError> {
         workspace.cargo().args(["fmt", "--all", "--check"]),
         &Purpose::new("checking the formatting", "run `cargo fmt --all`"),
     )?)
+}
+
+fn chart_and_manifests(workspace: &Workspace) -> Result<(), CheckError> {
+    Ok(chart::check(workspace)?)
 }
 
 fn kernel_object(workspace: &Workspace) -> Result<(), CheckError> {
