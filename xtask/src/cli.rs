@@ -7,10 +7,12 @@ use clap::{Parser, Subcommand};
 use crate::{
     bench::{self, BenchError, Which},
     check::{self, CheckError},
+    cluster::{self, ClusterCommand, ClusterTaskError},
     console,
     daemon::{self, DaemonError, Profile},
     demo::{self, DemoError},
     ebpf::{self, EbpfError},
+    image::{self, Arch, ImageTaskError},
     setup::{self, SetupError},
     test::{self, TestError},
     workspace::Workspace,
@@ -44,6 +46,17 @@ enum Task {
         #[arg(value_enum)]
         which: Option<Which>,
     },
+    /// Start, use and remove a real Kubernetes in namespaces of this machine, as root.
+    Cluster {
+        #[command(subcommand)]
+        command: ClusterCommand,
+    },
+    /// Make the daemon's image, an OCI archive, in target/image; needs no container engine.
+    Image {
+        /// The processors that it is for.
+        #[arg(long, value_enum, default_value_t)]
+        arch: Arch,
+    },
     /// Check formatting, lints, licences, the sources' layout and the documents.
     Check,
 }
@@ -63,6 +76,10 @@ enum TaskError {
     Test(#[from] TestError),
     #[error(transparent)]
     Bench(#[from] BenchError),
+    #[error(transparent)]
+    Cluster(#[from] ClusterTaskError),
+    #[error(transparent)]
+    Image(#[from] ImageTaskError),
     #[error(transparent)]
     Check(#[from] CheckError),
     #[error("the demo makes network namespaces and loads eBPF programs, so run it as root")]
@@ -106,6 +123,8 @@ impl Task {
             }
             Self::Test => test::run(workspace)?,
             Self::Bench { which } => bench::run(workspace, which)?,
+            Self::Cluster { command } => cluster::run(workspace, command)?,
+            Self::Image { arch } => image::run(workspace, arch)?,
             Self::Check => check::run(workspace)?,
         }
         Ok(())

@@ -3,11 +3,13 @@
 mod bench;
 mod check;
 mod cli;
+mod cluster;
 mod console;
 mod daemon;
 mod demo;
 mod ebpf;
 mod elf;
+mod image;
 mod process;
 mod setup;
 mod test;
