@@ -84,6 +84,8 @@ pub(super) fn ensure_node_root(
     command
         .args(["--mode=root", "--variant=minbase"])
         .arg("--aptopt=Acquire::Languages \"none\"")
+        // A mirror may stand still for weeks. What it has is signed all the same.
+        .arg("--aptopt=Acquire::Check-Valid-Until \"false\"")
         .args(LEFT_OUT.map(|path| format!("--dpkgopt=path-exclude={path}")))
         .arg(format!("--setup-hook={NO_SERVICES}"))
         .arg(format!("--include={packages}"))
