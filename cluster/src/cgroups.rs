@@ -45,8 +45,10 @@ pub(crate) fn remove(prefix: &str) -> Result<(), ClusterError> {
     let what = format!("the removal of the control groups {prefix}*");
     let hint = || format!("see which processes are in {MOUNT}/*/{prefix}*");
     program::poll_uninterrupted(&what, REMOVAL, hint, || {
-        let groups =
-            roots().iter().flat_map(|root| starting_with(root, prefix)).collect::<Vec<_>>();
+        // Also in hierarchies that were not asked for: some programs use whatever they find.
+        let hierarchies = if is_unified() { roots() } else { children(Path::new(MOUNT)) };
+        let groups: Vec<PathBuf> =
+            hierarchies.iter().flat_map(|root| starting_with(root, prefix)).collect();
         Ok(groups.iter().all(|group| remove_tree(group).is_ok()).then_some(()))
     })
 }

@@ -8,8 +8,8 @@ use std::{
 };
 
 use crate::{
-    Assets, ClusterError, Layout, Options, Progress, cgroups, control_plane, kubeconfig, network,
-    node, node_config,
+    Assets, ClusterError, Layout, Options, Progress, cgroups, control_plane, interrupt, kubeconfig,
+    network, node, node_config,
     pki::Pki,
     plan::{CONTROL, MAX_NODES, NODE_PREFIX, NodePlan},
     processes, program,
@@ -48,11 +48,12 @@ impl Cluster {
             return Err(ClusterError::AlreadyUp);
         }
         let cluster = Self { layout: assets.layout().clone(), options };
-        cluster.start(progress).inspect_err(|_| {
-            // The first error is the one to tell.
-            drop(stop_all());
-        })?;
-        Ok(cluster)
+        let Err(error) = cluster.start(progress) else { return Ok(cluster) };
+        // The first error is the one to tell.
+        drop(stop_all());
+        // A signal also reaches programs that run just then, and makes them fail.
+        interrupt::check()?;
+        Err(error)
     }
 
     /// The cluster that was started with this layout and still runs.
@@ -114,7 +115,7 @@ impl Cluster {
             self.apply(&node_config::object(node).to_string())?;
         }
         if options.nodes > 0 {
-            progress.step(&format!("waiting for {} nodes", options.nodes));
+            progress.step("waiting for the nodes");
             self.wait_for_nodes()?;
         }
         self.wait_for_service_account()?;

@@ -160,11 +160,19 @@ fn up(workspace: &Workspace, options: Options) -> Result<(), ClusterTaskError> {
     enforcer_cluster::end_on_signals()?;
     let cluster = Cluster::up(&assets, options, &mut Console::new())?;
     let time = console::seconds(begun.elapsed());
-    console::step(&format!("the cluster is up, {} nodes ({time} in all)", options.nodes));
+    console::step(&format!("the cluster is up with {} ({time} in all)", nodes(options.nodes)));
     console::detail(&format!("export KUBECONFIG={}", cluster.layout().kubeconfig().display()));
     console::detail("or: cargo xtask cluster kubectl get pods --all-namespaces");
     console::detail("remove it: cargo xtask cluster down");
     Ok(())
+}
+
+fn nodes(count: u8) -> String {
+    match count {
+        0 => "no node".to_owned(),
+        1 => "1 node".to_owned(),
+        more => format!("{more} nodes"),
+    }
 }
 
 /// Becomes another program; returns only if that fails.
