@@ -8,10 +8,12 @@ use crate::{
     bench::{self, BenchError, Which},
     chart::{self, ChartError},
     check::{self, CheckError},
+    cluster::{self, ClusterCommand, ClusterTaskError},
     console,
     daemon::{self, DaemonError, Profile},
     demo::{self, DemoError},
     ebpf::{self, EbpfError},
+    image::{self, Arch, ImageTaskError},
     setup::{self, SetupError},
     test::{self, TestError},
     workspace::Workspace,
@@ -45,6 +47,17 @@ enum Task {
         #[arg(value_enum)]
         which: Option<Which>,
     },
+    /// Start, use and remove a real Kubernetes in namespaces of this machine, as root.
+    Cluster {
+        #[command(subcommand)]
+        command: ClusterCommand,
+    },
+    /// Make the daemon's image, an OCI archive, in target/image; needs no container engine.
+    Image {
+        /// The processors that it is for.
+        #[arg(long, value_enum, default_value_t)]
+        arch: Arch,
+    },
     /// Render the plain manifests in deploy/manifests from the Helm chart.
     Manifests,
     /// Check formatting, lints, licences, the sources' layout, the documents and the chart.
@@ -68,6 +81,9 @@ enum TaskError {
     Bench(#[from] BenchError),
     #[error(transparent)]
     Chart(#[from] ChartError),
+    Cluster(#[from] ClusterTaskError),
+    #[error(transparent)]
+    Image(#[from] ImageTaskError),
     #[error(transparent)]
     Check(#[from] CheckError),
     #[error("the demo makes network namespaces and loads eBPF programs, so run it as root")]
@@ -112,6 +128,8 @@ impl Task {
             Self::Test => test::run(workspace)?,
             Self::Bench { which } => bench::run(workspace, which)?,
             Self::Manifests => chart::write_manifests(workspace)?,
+            Self::Cluster { command } => cluster::run(workspace, command)?,
+            Self::Image { arch } => image::run(workspace, arch)?,
             Self::Check => check::run(workspace)?,
         }
         Ok(())

@@ -52,7 +52,7 @@ pub(crate) fn build(workspace: &Workspace, profile: Profile) -> Result<PathBuf, 
         .args(profile.arguments());
     let mut program = None;
     let status = process::each_line(&mut command, &purpose, |line| {
-        program = executable(line).or(program.take());
+        program = executable(line, "enforcer").or(program.take());
     })?;
     if !status.success() {
         return Err(purpose.failed(status).into());
@@ -60,14 +60,14 @@ pub(crate) fn build(workspace: &Workspace, profile: Profile) -> Result<PathBuf, 
     program.ok_or(DaemonError::NoProgram)
 }
 
-/// The path of the daemon in one of cargo's messages, if it is the one about the daemon.
-fn executable(message: &str) -> Option<PathBuf> {
+/// The path of the program `name` in one of cargo's messages, if it is the one about that program.
+pub(crate) fn executable(message: &str, name: &str) -> Option<PathBuf> {
     let message: serde_json::Value = serde_json::from_str(message).ok()?;
     let target = message.get("target")?;
-    let is_daemon = message.get("reason")? == "compiler-artifact"
-        && target.get("name")? == "enforcer"
+    let is_it = message.get("reason")? == "compiler-artifact"
+        && target.get("name")? == name
         && target.get("kind")?.as_array()?.iter().any(|kind| kind == "bin");
-    is_daemon.then(|| message.get("executable")?.as_str().map(PathBuf::from))?
+    is_it.then(|| message.get("executable")?.as_str().map(PathBuf::from))?
 }
 
 #[cfg(test)]
@@ -78,10 +78,10 @@ mod tests {
     fn the_daemon_is_found_among_cargos_messages() {
         let daemon = r#"{"reason":"compiler-artifact","target":{"kind":["bin"],"name":"enforcer"},
             "executable":"/t/debug/enforcer"}"#;
-        assert_eq!(executable(daemon), Some(PathBuf::from("/t/debug/enforcer")));
+        assert_eq!(executable(daemon, "enforcer"), Some(PathBuf::from("/t/debug/enforcer")));
         let library = daemon.replace("[\"bin\"]", "[\"lib\"]");
-        assert_eq!(executable(&library), None);
-        assert_eq!(executable(r#"{"reason":"build-finished","success":true}"#), None);
-        assert_eq!(executable("no message"), None);
+        assert_eq!(executable(&library, "enforcer"), None);
+        assert_eq!(executable(r#"{"reason":"build-finished","success":true}"#, "enforcer"), None);
+        assert_eq!(executable("no message", "enforcer"), None);
     }
 }

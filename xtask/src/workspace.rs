@@ -48,6 +48,16 @@ impl Workspace {
         self.root.join("target/bpf")
     }
 
+    /// Images, and the build folder of what goes into them: its flags differ from all others'.
+    pub(crate) fn image_target(&self) -> PathBuf {
+        self.root.join("target/image")
+    }
+
+    /// What test clusters are made of, and what they write.
+    pub(crate) fn cluster(&self) -> PathBuf {
+        self.root.join("target/cluster")
+    }
+
     /// `path` as a reader of messages knows it: below the repository without its top folder.
     pub(crate) fn show(&self, path: &Path) -> String {
         path.strip_prefix(&self.root).unwrap_or(path).display().to_string()

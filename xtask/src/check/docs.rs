@@ -20,7 +20,11 @@ pub(super) fn commands() -> Commands {
     cli.build();
     cli.get_subcommands()
         .map(|command| {
-            let flags = command.get_arguments().filter_map(|argument| argument.get_long());
+            // Those of commands below it count as its own.
+            let flags = command
+                .get_arguments()
+                .chain(command.get_subcommands().flat_map(clap::Command::get_arguments))
+                .filter_map(|argument| argument.get_long());
             (command.get_name().to_owned(), flags.map(str::to_owned).collect())
         })
         .collect()

@@ -26,6 +26,15 @@ pub(super) fn install(packages: &[&str], why: &str) -> Result<(), SetupError> {
     install_offered(packages, why)
 }
 
+/// Makes sure that the package lists are there and offer `packages`, without installing them.
+pub(super) fn ensure_offered(packages: &[&str], why: &str) -> Result<(), SetupError> {
+    if first_absent(packages)?.is_some() {
+        check_allowed(packages, why)?;
+        update()?;
+    }
+    offered(packages, why)
+}
+
 /// Like [`install`], but never from old package lists: for packages that move with upstream.
 pub(super) fn install_latest(packages: &[&str], why: &str) -> Result<(), SetupError> {
     check_allowed(packages, why)?;
@@ -51,13 +60,18 @@ fn check_allowed(packages: &[&str], why: &str) -> Result<(), SetupError> {
     Ok(())
 }
 
-fn install_offered(packages: &[&str], why: &str) -> Result<(), SetupError> {
+fn offered(packages: &[&str], why: &str) -> Result<(), SetupError> {
     if let Some(absent) = first_absent(packages)? {
         return Err(SetupError::Missing {
             missing: format!("{why}, and this distribution has no package {absent}"),
             remedy: compiler::REMEDY.to_owned(),
         });
     }
+    Ok(())
+}
+
+fn install_offered(packages: &[&str], why: &str) -> Result<(), SetupError> {
+    offered(packages, why)?;
     console::step(&format!(
         "installing packages, which may take a minute: {} ({why})",
         packages.join(" ")

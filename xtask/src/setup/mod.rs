@@ -57,7 +57,7 @@ pub(crate) struct Toolchain {
 /// Finds or installs everything; instant if the last time's findings are still true.
 pub(crate) fn ensure(workspace: &Workspace) -> Result<Toolchain, SetupError> {
     let stamp = workspace.setup_stamp();
-    let tools_missing = missing_runtime_tools();
+    let tools_missing = missing_programs(&RUNTIME_TOOLS);
     if tools_missing.is_empty()
         && let Some(toolchain) = stamp::read(&stamp)
     {
@@ -159,18 +159,37 @@ pub(crate) fn ensure_clippy(toolchain: &Toolchain) -> Result<PathBuf, SetupError
     })
 }
 
-/// Packages of the network tools that are neither in PATH nor in `/usr/sbin`.
-fn missing_runtime_tools() -> Vec<&'static str> {
+/// Installs the packages of those `programs` (with their packages) that are not there; `why` says
+/// what they are for.
+pub(crate) fn ensure_programs(programs: &[(&str, &str)], why: &str) -> Result<(), SetupError> {
+    let mut packages = missing_programs(programs);
+    packages.sort_unstable();
+    packages.dedup();
+    if packages.is_empty() { Ok(()) } else { apt::install(&packages, why) }
+}
+
+/// Makes sure that the package lists are there and offer `packages`.
+pub(crate) fn ensure_offered(packages: &[&str], why: &str) -> Result<(), SetupError> {
+    apt::ensure_offered(packages, why)
+}
+
+/// Packages of those programs that are neither in PATH nor in `/usr/sbin`.
+fn missing_programs<'a>(programs: &[(&str, &'a str)]) -> Vec<&'a str> {
+    programs
+        .iter()
+        .filter(|(program, _)| find_program(program).is_none())
+        .map(|(_, package)| *package)
+        .collect()
+}
+
+/// The path of a program in PATH or `/usr/sbin`.
+pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    let folders: Vec<PathBuf> = env::split_paths(&path)
+    env::split_paths(&path)
         // Debian leaves it out of an ordinary user's PATH.
         .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
-        .collect();
-    RUNTIME_TOOLS
-        .into_iter()
-        .filter(|(program, _)| !folders.iter().any(|folder| folder.join(program).is_file()))
-        .map(|(_, package)| package)
-        .collect()
+        .map(|folder| folder.join(name))
+        .find(|program| program.is_file())
 }
 
 /// Whether this process has the rights of root.
