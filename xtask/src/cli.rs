@@ -81,6 +81,7 @@ enum TaskError {
     Bench(#[from] BenchError),
     #[error(transparent)]
     Chart(#[from] ChartError),
+    #[error(transparent)]
     Cluster(#[from] ClusterTaskError),
     #[error(transparent)]
     Image(#[from] ImageTaskError),
