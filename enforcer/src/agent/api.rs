@@ -96,6 +96,9 @@ pub struct StatusReport {
     pub maps: Vec<MapReport>,
     /// Packets by reason, those that occurred.
     pub counters: Vec<CounterReport>,
+    /// Packets that passed and would have been dropped, by reason.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub spared: Vec<SparedReport>,
     /// Events lost because a ring was full.
     pub lost_events: LostEvents,
 }
@@ -151,6 +154,9 @@ pub struct EndpointReport {
     pub ingress_policies: Vec<String>,
     /// Policies that isolate it for egress, `namespace/name`.
     pub egress_policies: Vec<String>,
+    /// Nothing is dropped, only audited.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub audit: bool,
     /// How far it is enforced on.
     pub state: EndpointState,
     /// Why not wholly.
@@ -198,6 +204,20 @@ pub struct MapReport {
 #[serde(default)]
 pub struct CounterReport {
     /// [`enforcer_common::reason::Reason::name`].
+    pub reason: String,
+    /// `ingress` or `egress`.
+    pub direction: String,
+    /// Packets since the maps were made.
+    pub packets: u64,
+}
+
+/// Packets that passed and would have been dropped.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SparedReport {
+    /// `audit`, or `disabled` while enforcement was switched off.
+    pub why: String,
+    /// [`enforcer_common::reason::Reason::name`] of what they would have been dropped for.
     pub reason: String,
     /// `ingress` or `egress`.
     pub direction: String,

@@ -15,7 +15,7 @@ use tracing::{debug, info, warn};
 use super::bypass::Bypass;
 use crate::{
     cluster::{
-        Index, IndexConfig,
+        Enforcement, Index, IndexConfig,
         event::{AdoptedInterface, Event, Interface},
         plan::Plan,
     },
@@ -73,10 +73,13 @@ impl Core {
         source: ManifestSource,
         flows: FlowRing,
         wall_offset: Duration,
+        enforcement: Enforcement,
     ) -> Self {
+        kernel.audit_unknown(enforcement == Enforcement::Audit);
         let index = Index::new(IndexConfig {
             class_key: kernel.class_key(),
             first_table: kernel.first_table(),
+            enforcement,
         });
         Self {
             index,

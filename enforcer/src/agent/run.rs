@@ -133,7 +133,7 @@ async fn serve(args: AgentArgs) -> Result<(), AgentError> {
     })?;
     info!(mode = ?kernel.mode(), adopted = kernel.found().len(), "the kernel has taken our programs");
     let flows = FlowRing::new(usize::try_from(args.flow_buffer).unwrap_or(usize::MAX));
-    let mut core = Core::new(kernel, rings, source, flows.clone(), wall_offset());
+    let mut core = Core::new(kernel, rings, source, flows.clone(), wall_offset(), args.enforcement);
     let mut discovery = Discovery::open()?;
     let (interfaces, addresses) = first_look(&mut discovery).await?;
     core.first_plan(interfaces, addresses)?;

@@ -6,6 +6,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use super::{terminal::Color, when::When};
 use crate::{
+    cluster::Enforcement,
     dataplane::AttachMode,
     flow::filter::{FilterSpec, Sides},
 };
@@ -73,6 +74,10 @@ pub struct AgentArgs {
     /// How programs are attached
     #[arg(long, value_enum, env = "ENFORCER_ATTACH", default_value_t)]
     pub attach: AttachMode,
+    /// What is done with packets that policy denies; the label enforcer.io/enforcement of a
+    /// namespace overrides it for that namespace's pods
+    #[arg(long, value_enum, env = "ENFORCER_ENFORCEMENT", default_value_t)]
+    pub enforcement: Enforcement,
     /// Connections that conntrack can hold, for each IP version
     #[arg(
         long,
@@ -287,7 +292,7 @@ pub struct FilterArgs {
     /// tcp, udp, sctp, icmp, icmpv4, icmpv6
     #[arg(long, value_delimiter = ',')]
     protocol: Vec<String>,
-    /// FORWARDED or DROPPED
+    /// FORWARDED, DROPPED or AUDIT
     #[arg(long, value_delimiter = ',')]
     verdict: Vec<String>,
     /// ingress or egress, seen from the pod

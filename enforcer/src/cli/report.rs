@@ -45,6 +45,13 @@ pub fn text(reply: &StatusReply, style: Style) -> String {
             (format!("{} {}", clean(&c.reason), clean(&c.direction)), c.packets.to_string())
         }),
     );
+    page.section(
+        "Packets that would have been dropped",
+        report.spared.iter().map(|s| {
+            let name = format!("{} {} ({})", clean(&s.reason), clean(&s.direction), clean(&s.why));
+            (name, s.packets.to_string())
+        }),
+    );
     page.lost(report);
     page.out
 }
@@ -53,6 +60,7 @@ pub fn text(reply: &StatusReply, style: Style) -> String {
 fn endpoint(e: &EndpointReport, style: Style) -> (String, String) {
     let name = clean(e.pod.as_deref().unwrap_or("(unknown pod)"));
     let state = match e.state {
+        EndpointState::Enforced if e.audit => style.warn("audited"),
         EndpointState::Enforced => style.good("enforced"),
         EndpointState::Closed => style.warn("closed"),
         EndpointState::Locked => style.bad("locked"),
@@ -165,6 +173,7 @@ mod tests {
     use crate::{
         agent::api::{
             AgentReport, CounterReport, LostEvents, MapReport, NotEnforced, PolicyReport,
+            SparedReport,
         },
         source::{manifests::Ignored, problem::Problem},
     };
@@ -224,6 +233,12 @@ mod tests {
                     },
                     CounterReport { reason: "Hairpin".into(), ..CounterReport::default() },
                 ],
+                spared: vec![SparedReport {
+                    why: "audit".into(),
+                    reason: "PolicyDenied".into(),
+                    direction: "ingress".into(),
+                    packets: 4,
+                }],
                 lost_events: LostEvents { verdict: 1, trace: 0 },
             },
         }
@@ -259,6 +274,9 @@ Maps
 
 Packets by outcome
   PolicyDenied ingress  3
+
+Packets that would have been dropped
+  PolicyDenied ingress (audit)  4
 
 1 verdict and 0 trace events were lost: more came than the agent could read
 ";

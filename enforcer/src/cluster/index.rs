@@ -13,6 +13,7 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use super::{
     atom::Atoms,
     class::Classes,
+    enforcement::Enforcement,
     event::{Event, Labels, Namespace, ObjectKey, Pod},
     interfaces::{Binding, Installed, Interfaces, canonical},
     objects::{Objects, PodChange},
@@ -28,6 +29,8 @@ pub struct IndexConfig {
     pub class_key: [u64; 2],
     /// First number for tables: those below are in the kernel already.
     pub first_table: TableId,
+    /// What holds for pods whose namespace says nothing, and for interfaces of nobody.
+    pub enforcement: Enforcement,
 }
 
 /// Everything that is known, and what follows from it. See the module's documentation.
@@ -41,6 +44,7 @@ pub struct Index {
     pub(super) tables: Tables,
     /// Prefixes that the last plan left in the kernel.
     pub(super) prefixes: BTreeMap<IpNet, ClassId>,
+    pub(super) enforcement: Enforcement,
     pub(super) revision: u64,
     /// What events since the last plan may have changed.
     pub(super) dirty: Dirty,
@@ -67,7 +71,7 @@ impl Index {
     /// An index that knows nothing yet.
     #[must_use]
     pub fn new(config: IndexConfig) -> Self {
-        let IndexConfig { class_key, first_table } = config;
+        let IndexConfig { class_key, first_table, enforcement } = config;
         Self {
             objects: Objects::default(),
             interfaces: Interfaces::default(),
@@ -76,6 +80,7 @@ impl Index {
             rules: Rules::default(),
             tables: Tables::new(first_table),
             prefixes: BTreeMap::new(),
+            enforcement,
             revision: 0,
             dirty: Dirty::default(),
         }
@@ -147,8 +152,12 @@ impl Index {
     }
 
     fn set_namespace(&mut self, name: &Arc<str>, labels: Option<Labels>) {
+        let audited = self.audits(name);
         if !self.objects.set_namespace(name, labels) {
             return;
+        }
+        if audited != self.audits(name) {
+            self.enforcement_changed(name);
         }
         if let Some(namespace) = self.objects.namespaces.get(name) {
             for pod in namespace.pods.values() {

@@ -49,6 +49,7 @@ pub(super) struct Installed {
     pub(super) name: Arc<str>,
     pub(super) addresses: Vec<IpAddr>,
     pub(super) table: TableId,
+    pub(super) audit: bool,
 }
 
 /// Who an interface's pod is and what isolates it, as flows name it.

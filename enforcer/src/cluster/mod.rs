@@ -26,6 +26,7 @@ mod atom;
 mod blocks;
 mod class;
 mod compose;
+mod enforcement;
 pub mod event;
 mod index;
 mod interfaces;
@@ -39,6 +40,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+pub use enforcement::{BadEnforcement, ENFORCEMENT_LABEL, Enforcement};
 pub use index::{Index, IndexConfig};
 pub use snapshot::KernelState;
 pub use status::{

@@ -16,6 +16,7 @@ use super::{
     atom::Atom,
     class::{Member, Members},
     compose::{Composition, compose},
+    enforcement::Enforcement,
     event::{NamedPort, ObjectKey, Pod},
     index::{Dirty, Index},
     interfaces::{Binding, Installed, Named},
@@ -111,13 +112,17 @@ impl Index {
         let mut switches = Vec::new();
         for ifindex in endpoints {
             let Some(entry) = self.interfaces.entries.get(&ifindex) else { continue };
-            let (content, addresses, named) = match &entry.binding {
+            let (content, addresses, named, audit) = match &entry.binding {
                 Binding::Waiting | Binding::Unenforceable { .. } => continue,
-                Binding::Closed { addresses, .. } => (Content::closed(), addresses.clone(), None),
+                Binding::Closed { addresses, .. } => {
+                    let audit = self.enforcement == Enforcement::Audit;
+                    (Content::closed(), addresses.clone(), None, audit)
+                }
                 Binding::Bound { pod, addresses } => {
                     let (pod, addresses) = (Arc::clone(pod), addresses.clone());
                     let (content, isolating) = self.content_for(&pod, &mut compiled);
-                    (content, addresses, Some(Named { pod, isolating }))
+                    let audit = self.audits(&pod.key.namespace);
+                    (content, addresses, Some(Named { pod, isolating }), audit)
                 }
             };
             let (table, is_new) = self.tables.acquire(content);
@@ -128,7 +133,7 @@ impl Index {
             }
             let Some(entry) = self.interfaces.entries.get_mut(&ifindex) else { continue };
             let name = Arc::clone(&entry.interface.name);
-            let installed = Installed { name, addresses, table };
+            let installed = Installed { name, addresses, table, audit };
             let old = entry.installed.replace(installed.clone());
             let altered = old.as_ref() != Some(&installed);
             if let Some(named) = named
@@ -317,9 +322,10 @@ impl Index {
     /// What the plan must say of an interface; nothing of one that is not enforced on.
     pub(super) fn endpoint_plan(&self, ifindex: u32, rejudge: bool) -> Option<EndpointPlan> {
         let entry = self.interfaces.entries.get(&ifindex)?;
-        let Installed { name, addresses, table } = entry.installed.clone()?;
+        let Installed { name, addresses, table, audit } = entry.installed.clone()?;
         let isolated = self.tables.get(table)?.isolated();
-        Some(EndpointPlan { ifindex, interface: name, addresses, table, isolated, rejudge })
+        let interface = name;
+        Some(EndpointPlan { ifindex, interface, addresses, table, isolated, audit, rejudge })
     }
 
     /// Tables under which some address is allowed less than before.

@@ -41,6 +41,8 @@ pub struct EndpointStatus {
     pub isolated: [bool; 2],
     /// Policies that isolate it, for ingress and for egress.
     pub isolating: [Vec<ObjectName>; 2],
+    /// Nothing is dropped, only audited.
+    pub audit: bool,
     /// Verdict table.
     pub table: TableId,
 }
@@ -150,6 +152,7 @@ impl Index {
             addresses: installed.addresses.clone(),
             isolated: self.tables.get(installed.table)?.isolated(),
             isolating,
+            audit: installed.audit,
             table: installed.table,
         })
     }

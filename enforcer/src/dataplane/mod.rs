@@ -7,6 +7,7 @@
 pub mod adopt;
 mod apply;
 mod attach;
+mod disable;
 mod endpoints;
 pub mod error;
 mod intervals;
@@ -23,6 +24,7 @@ mod sys;
 
 pub use apply::Applied;
 pub use attach::AttachMode;
+pub use disable::{Disabled, Switches};
 pub use error::DataplaneError;
 pub use kernel::{Kernel, KernelConfig};
 pub use maps::RingMaps;

@@ -1,6 +1,7 @@
 //! The index against the API's semantics, against itself made afresh, and halfway through plans.
 
 mod binding;
+mod enforcement;
 mod kernel;
 mod naive;
 mod random;
@@ -15,7 +16,7 @@ use std::{net::IpAddr, sync::Arc};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 
 use super::{
-    Index, IndexConfig,
+    BadEnforcement, ENFORCEMENT_LABEL, Enforcement, Index, IndexConfig,
     event::{Event, Interface, Labels, NamedPort, Namespace, ObjectKey, Pod, Protocol},
     plan::Plan,
 };
@@ -80,7 +81,7 @@ fn address(text: &str) -> IpAddr {
 }
 
 fn index() -> Index {
-    Index::new(IndexConfig { class_key: [1, 2], first_table: 1 })
+    Index::new(IndexConfig { class_key: [1, 2], first_table: 1, enforcement: Enforcement::Enforce })
 }
 
 /// All plans until nothing is left to do.

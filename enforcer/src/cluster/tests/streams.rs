@@ -18,7 +18,7 @@ use super::{
     veth,
 };
 use crate::cluster::{
-    Index, IndexConfig, KernelState,
+    Enforcement, Index, IndexConfig, KernelState,
     event::{AdoptedInterface, Event, Namespace, ObjectKey, Pod},
     interfaces::Binding,
     plan::Plan,
@@ -174,7 +174,11 @@ fn check_against_the_api(index: &Index, state: &KernelState, world: &World, prob
 
 /// An index that is told only what is so now; bindings, which depend on the past, are given.
 fn fresh(index: &Index, cluster: &Cluster) -> Index {
-    let mut fresh = Index::new(IndexConfig { class_key: [1, 2], first_table: 1000 });
+    let mut fresh = Index::new(IndexConfig {
+        class_key: [1, 2],
+        first_table: 1000,
+        enforcement: Enforcement::Enforce,
+    });
     for entry in index.interfaces.entries.values() {
         let Binding::Bound { pod, addresses } = &entry.binding else { continue };
         let mut then = Pod::clone(pod);

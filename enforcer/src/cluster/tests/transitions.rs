@@ -8,7 +8,7 @@ use super::{
     key, named_port, namespace, pod, policy,
 };
 use crate::cluster::{
-    Index, IndexConfig,
+    Enforcement, Index, IndexConfig,
     event::{Event, Protocol},
     plan::{NameChange, Plan},
 };
@@ -174,7 +174,11 @@ fn rule_names_come_before_and_go_after() {
 
 /// Objects in another order, as a restart lists them.
 fn restarted(first_table: u32) -> Index {
-    let mut index = Index::new(IndexConfig { class_key: [1, 2], first_table });
+    let mut index = Index::new(IndexConfig {
+        class_key: [1, 2],
+        first_table,
+        enforcement: Enforcement::Enforce,
+    });
     apply_veth(&mut index, 7, "10.0.0.1");
     index.apply(Event::Relist {
         pods: vec![
