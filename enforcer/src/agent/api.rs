@@ -119,6 +119,9 @@ pub struct AgentReport {
     pub revision: u64,
     /// Whether a complete plan is in force.
     pub armed: bool,
+    /// Until when enforcement is switched off on the node, RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disabled_until: Option<String>,
 }
 
 /// How far an interface is enforced on.
@@ -157,6 +160,9 @@ pub struct EndpointReport {
     /// Nothing is dropped, only audited.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub audit: bool,
+    /// Until when enforcement is switched off for it, RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disabled_until: Option<String>,
     /// How far it is enforced on.
     pub state: EndpointState,
     /// Why not wholly.

@@ -6,13 +6,18 @@
 use std::{
     collections::{BTreeSet, HashMap},
     net::IpAddr,
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use tracing::{debug, info, warn};
 
-use super::bypass::Bypass;
+use super::{
+    break_glass::BreakGlass,
+    bypass::Bypass,
+    endpoints_file::{EndpointRecord, EndpointsFile},
+};
 use crate::{
     cluster::{
         Enforcement, Index, IndexConfig,
@@ -63,6 +68,8 @@ pub(super) struct Core {
     /// When our programs were put back, in the last minute, by interface.
     displaced: HashMap<u32, Vec<Instant>>,
     bypass: Bypass,
+    pub(super) break_glass: BreakGlass,
+    endpoints_file: EndpointsFile,
 }
 
 impl Core {
@@ -74,6 +81,7 @@ impl Core {
         flows: FlowRing,
         wall_offset: Duration,
         enforcement: Enforcement,
+        run_dir: &Path,
     ) -> Self {
         kernel.audit_unknown(enforcement == Enforcement::Audit);
         let index = Index::new(IndexConfig {
@@ -99,6 +107,8 @@ impl Core {
             undecodable: 0,
             displaced: HashMap::new(),
             bypass: Bypass::default(),
+            break_glass: BreakGlass::new(wall_offset),
+            endpoints_file: EndpointsFile::new(run_dir),
         }
     }
 
@@ -159,6 +169,8 @@ impl Core {
         }
         self.kernel.set_armed()?;
         self.plan();
+        self.write_endpoints();
+        self.look_at_switches();
         self.armed = true;
         info!(
             endpoints = state.endpoints.len(),
@@ -223,15 +235,51 @@ impl Core {
         Ok(())
     }
 
+    /// Writes down which pod has which endpoint, if that has changed.
+    fn write_endpoints(&mut self) {
+        let status = self.index.status();
+        let records = status.endpoints.into_iter().filter_map(|endpoint| {
+            Some(EndpointRecord {
+                pod: format!("{}/{}", endpoint.pod.namespace, endpoint.pod.name),
+                slot: self.kernel.slot(endpoint.ifindex)?,
+                ifindex: endpoint.ifindex,
+                interface: endpoint.interface,
+            })
+        });
+        if let Err(error) = self.endpoints_file.write(records.collect()) {
+            warn!(%error, "the names of endpoints cannot be written: `enforcer disable --pod` needs them");
+        }
+    }
+
+    /// Looks whether somebody has switched enforcement off, or it has come back.
+    pub(super) fn look_at_switches(&mut self) {
+        let disabled = self.kernel.disabled(dataplane::monotonic());
+        if disabled == dataplane::Disabled::default() && self.break_glass.failure().is_none() {
+            return;
+        }
+        let status = self.index.status();
+        self.break_glass.look(&disabled, |ifindex| {
+            let endpoint = status.endpoints.iter().find(|endpoint| endpoint.ifindex == ifindex);
+            endpoint.map_or_else(
+                || Arc::from(format!("interface {ifindex}")),
+                |endpoint| Arc::from(format!("{}/{}", endpoint.pod.namespace, endpoint.pod.name)),
+            )
+        });
+    }
+
     /// Brings what the index wants into force. A plan that replaces tables is followed by one that
     /// forgets the old ones; there is never more than that, but the limit costs nothing.
     fn plan(&mut self) {
         for _ in 0..MOST_PLANS {
             let plan = self.index.take_plan();
             if plan.is_empty() {
-                return;
+                break;
             }
+            let endpoints = !(plan.endpoints_set.is_empty() && plan.endpoints_removed.is_empty());
             self.bring_into_force(&plan);
+            if endpoints && self.armed {
+                self.write_endpoints();
+            }
         }
     }
 

@@ -73,7 +73,8 @@ pub(super) fn reply(
             first.reason
         ))
     };
-    let failure = waited.or_else(asked).or_else(unenforceable);
+    let disabled = || core.break_glass.failure();
+    let failure = waited.or_else(asked).or_else(disabled).or_else(unenforceable);
     StatusReply { failure, report }
 }
 
@@ -92,6 +93,7 @@ fn report(core: &Core, about: &About) -> StatusReport {
             started: hubble::timestamp(i64::try_from(started.as_nanos()).unwrap_or(i64::MAX)),
             revision: core.revision,
             armed: core.armed,
+            disabled_until: core.break_glass.node(),
         },
         endpoints: endpoints(core),
         policies: policies(core),
@@ -147,6 +149,7 @@ fn endpoints(core: &Core) -> Vec<EndpointReport> {
                 ingress_policies: ingress.iter().map(name).collect(),
                 egress_policies: egress.iter().map(name).collect(),
                 audit: endpoint.audit,
+                disabled_until: core.break_glass.endpoint(endpoint.ifindex),
                 state,
                 reason,
             }

@@ -133,7 +133,15 @@ async fn serve(args: AgentArgs) -> Result<(), AgentError> {
     })?;
     info!(mode = ?kernel.mode(), adopted = kernel.found().len(), "the kernel has taken our programs");
     let flows = FlowRing::new(usize::try_from(args.flow_buffer).unwrap_or(usize::MAX));
-    let mut core = Core::new(kernel, rings, source, flows.clone(), wall_offset(), args.enforcement);
+    let mut core = Core::new(
+        kernel,
+        rings,
+        source,
+        flows.clone(),
+        wall_offset(),
+        args.enforcement,
+        &args.run_dir,
+    );
     let mut discovery = Discovery::open()?;
     let (interfaces, addresses) = first_look(&mut discovery).await?;
     core.first_plan(interfaces, addresses)?;
@@ -205,7 +213,10 @@ async fn own(
             () = sleep_until(next_look.unwrap_or_else(Instant::now).into()),
                 if next_look.is_some() => {}
             _ = poll.tick() => while core.drain() > 0 {},
-            _ = retry.tick() => core.retry(),
+            _ = retry.tick() => {
+                core.retry();
+                core.look_at_switches();
+            }
             _ = maintain.tick() => {
                 core.maintain();
                 lost_before = tell_losses(core, lost_before);

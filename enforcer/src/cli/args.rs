@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
+pub use super::switch_args::{DisableArgs, EnableArgs, PinArgs, Target};
 use super::{terminal::Color, when::When};
 use crate::{
     cluster::Enforcement,
@@ -29,6 +30,10 @@ pub enum Command {
     Status(StatusArgs),
     /// Show flows with the policies that decided them
     Observe(Box<ObserveArgs>),
+    /// Switch enforcement off for a time, with or without an agent: nothing is dropped meanwhile
+    Disable(DisableArgs),
+    /// Switch enforcement on again before its time
+    Enable(EnableArgs),
     /// Remove programs, maps and state from this node
     Uninstall(UninstallArgs),
 }

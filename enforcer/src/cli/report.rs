@@ -66,6 +66,9 @@ fn endpoint(e: &EndpointReport, style: Style) -> (String, String) {
         EndpointState::Locked => style.bad("locked"),
     };
     let mut text = String::new();
+    if let Some(until) = &e.disabled_until {
+        text.push_str(&format!(" (DISABLED until {until})"));
+    }
     if let Some(reason) = &e.reason {
         text.push_str(&format!(" ({reason})"));
     }
@@ -204,6 +207,7 @@ mod tests {
                     started: "2023-11-14T22:13:21Z".into(),
                     revision: 12,
                     armed: true,
+                    disabled_until: None,
                 },
                 endpoints: vec![endpoint, locked],
                 policies: vec![PolicyReport {

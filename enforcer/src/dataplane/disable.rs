@@ -69,6 +69,17 @@ impl Switches {
         set_node(&self.control, until);
     }
 
+    /// The same for the node and every endpoint.
+    pub fn set_everything(&self, until: u64) {
+        self.set_node(until);
+        for slot in 1..ENDPOINT_SLOTS {
+            let ifindex = self.endpoints.u32(slot, offset_of!(Endpoint, ifindex));
+            let ifindex = ifindex.load(Ordering::Acquire);
+            // One that goes meanwhile needs no switch.
+            let _gone = ifindex != 0 && set_endpoint(&self.endpoints, slot, ifindex, until);
+        }
+    }
+
     /// The same for an endpoint. `false` if the slot is not the interface's any more.
     #[must_use]
     pub fn set_endpoint(&self, slot: u32, ifindex: u32, until: u64) -> bool {

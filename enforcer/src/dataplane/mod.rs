@@ -29,4 +29,4 @@ pub use error::DataplaneError;
 pub use kernel::{Kernel, KernelConfig};
 pub use maps::RingMaps;
 pub use remove::{attached_anywhere, remove};
-pub use sys::{may_load, monotonic};
+pub use sys::{is_root, may_load, monotonic, user};
