@@ -158,6 +158,7 @@ impl Bench {
                 addresses: vec![IpAddr::from(POD)],
                 table: 1,
                 isolated: [true, true],
+                audit: false,
                 rejudge: false,
             }],
             ..Plan::default()

@@ -5,10 +5,16 @@
 //! in the packet; ports are host order. Any change of a layout or of a number's meaning moves
 //! [`ABI_VERSION`], which is part of the pin path: an agent never opens maps of another version.
 
-pub use crate::word::{PolicyWord, TABLE_MASK};
+pub use crate::{
+    event::{
+        EVENT_AUDIT, EVENT_DISABLED, EVENT_MASQUERADED, EVENT_REPLY, EVENT_REVOKED, EVENT_UNPARSED,
+        Event, ToldKey, event_kind,
+    },
+    word::{PolicyWord, TABLE_MASK},
+};
 
 /// Version of everything in this module.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Slots in [`MAP_ENDPOINTS`]. An endpoint's slot is its number in `skb->tc_index` (16 bits) and
 /// slot 0 is never used, because 0 is what an untouched `tc_index` holds.
@@ -44,7 +50,11 @@ pub const MAP_CT4: &str = "CT4";
 pub const MAP_CT6: &str = "CT6";
 /// LRU hash from [`FragKey`] to [`FragEntry`].
 pub const MAP_FRAGMENTS: &str = "FRAGMENTS";
-/// Per-CPU array of `u64`, indexed by [`counter_index`].
+/// LRU hash from [`ToldKey`] to `u64`: when a would-be drop that leaves no flow was told last.
+pub const MAP_TOLD: &str = "TOLD";
+/// Array of one [`Control`], memory-mapped.
+pub const MAP_CONTROL: &str = "CONTROL";
+/// Per-CPU array of `u64`, indexed by [`counter_index`] and [`Spared::counter_index`].
 pub const MAP_COUNTERS: &str = "COUNTERS";
 /// Per-CPU array of `u64`, indexed by lane: events lost because a ring was full.
 pub const MAP_LOST: &str = "LOST";
@@ -118,8 +128,34 @@ pub const fn counter_index(reason: u8, direction: Direction) -> u32 {
     (reason as u32) * 2 + (direction as u32)
 }
 
-/// Entries of [`MAP_COUNTERS`].
-pub const COUNTER_SLOTS: u32 = crate::reason::REASON_SLOTS * 2;
+/// Counters of one block of [`MAP_COUNTERS`]: a reason and a direction each.
+const COUNTER_BLOCK: u32 = crate::reason::REASON_SLOTS * 2;
+
+/// Entries of [`MAP_COUNTERS`]: what happened to packets, then what would have happened to those
+/// that were [`Spared`].
+pub const COUNTER_SLOTS: u32 = COUNTER_BLOCK * 3;
+
+/// Why a packet passed that would have been dropped.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(u8)]
+pub enum Spared {
+    /// The endpoint is in audit.
+    Audit = 1,
+    /// Enforcement is switched off for a time.
+    Disabled = 2,
+}
+
+impl Spared {
+    /// Both, in the order of their numbers.
+    pub const ALL: [Self; 2] = [Self::Audit, Self::Disabled];
+
+    /// Index into [`MAP_COUNTERS`] for the reason for which a packet would have been dropped.
+    #[must_use]
+    #[inline(always)]
+    pub const fn counter_index(self, reason: u8, direction: Direction) -> u32 {
+        COUNTER_BLOCK * (self as u32) + counter_index(reason, direction)
+    }
+}
 
 /// Lane numbers of [`MAP_LOST`].
 pub mod lane {
@@ -140,7 +176,14 @@ pub const EP_MORE_ADDRS: u32 = 4;
 /// [`Endpoint::flags`]: the plan could not be written whole; isolated directions take no new flow.
 pub const EP_LOCKED: u32 = 8;
 
-/// What the programs know of one local pod interface. Written by the agent only.
+/// [`Endpoint::flags`]: nothing is dropped; what would be is counted and told as audited.
+pub const EP_AUDIT: u32 = 16;
+/// [`Endpoint::flags`]: the programs of the version before still enforce on this interface; ours
+/// keep flows, drop nothing and tell no drop.
+pub const EP_SHADOW: u32 = 32;
+
+/// What the programs know of one local pod interface. Written by the agent only, but for
+/// `disabled_until`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C, align(8))]
 pub struct Endpoint {
@@ -161,9 +204,29 @@ pub struct Endpoint {
     pub pickup_until: u64,
     /// Established flows the endpoint may have at once.
     pub quota_established: u32,
-    /// Zero; makes the struct one cache line.
-    pub _pad: [u32; 3],
+    /// Zero.
+    pub _pad: u32,
+    /// Until then (`CLOCK_MONOTONIC`, ns) nothing is dropped: enforcement is switched off for this
+    /// endpoint. 0 for never. Written by whoever switches it off; the agent only clears it for a
+    /// new pod.
+    pub disabled_until: u64,
 }
+
+/// What holds for the whole node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C, align(8))]
+pub struct Control {
+    /// Until then (`CLOCK_MONOTONIC`, ns) nothing is dropped on this node; 0 for never. Not the
+    /// agent's to write.
+    pub disabled_until: u64,
+    /// `CONTROL_…` bits, written by the agent.
+    pub flags: u32,
+    /// Zero.
+    pub _pad: u32,
+}
+
+/// [`Control::flags`]: interfaces without an endpoint are in audit.
+pub const CONTROL_AUDIT: u32 = 1;
 
 /// What the programs write about one endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -385,6 +448,11 @@ pub const CT_ESTABLISHED: u8 = 32;
 /// [`CtEntry::hidden_slot`], or by ipBlock only.
 pub const CT_MASQUERADED: u8 = 64;
 
+/// [`CtEntry::flags`]: never allowed, and passed because the endpoint was [`Spared`]. Kept for its
+/// origin and because it was told; judged anew at every packet. Its generation is never the
+/// endpoint's.
+pub const CT_AUDITED: u8 = 128;
+
 /// Key of [`MAP_FRAGMENTS`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C)]
@@ -415,67 +483,6 @@ pub struct FragEntry {
     pub generation: u32,
 }
 
-/// [`Event::kind`].
-pub mod event_kind {
-    /// A flow was judged: allowed or denied, see the reason.
-    pub const VERDICT: u8 = 1;
-    /// A packet was dropped for another reason than policy.
-    pub const DROP: u8 = 2;
-    /// A flow's first reply, or the end of a connection.
-    pub const TRACE: u8 = 3;
-}
-
-/// [`Event::flags`]: the packet goes against the flow's opening direction.
-pub const EVENT_REPLY: u8 = 1;
-/// [`Event::flags`]: the source is hidden by masquerade.
-pub const EVENT_MASQUERADED: u8 = 2;
-/// [`Event::flags`]: addresses and ports were not read.
-pub const EVENT_UNPARSED: u8 = 4;
-/// [`Event::flags`]: an established flow that is no longer allowed.
-pub const EVENT_REVOKED: u8 = 8;
-
-/// What the programs tell about a packet.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C, align(8))]
-pub struct Event {
-    /// When (`CLOCK_MONOTONIC`, ns).
-    pub time: u64,
-    /// Source address.
-    pub src: Addr,
-    /// Destination address.
-    pub dst: Addr,
-    /// Host-side interface.
-    pub ifindex: u32,
-    /// The rule that decided; [`rule`]'s numbers or a dynamic one.
-    pub rule: RuleId,
-    /// Generation of the policy that judged.
-    pub generation: u32,
-    /// Length of the packet, bytes.
-    pub len: u32,
-    /// Source port, or the ICMP type.
-    pub src_port: u16,
-    /// Destination port, or the ICMP code.
-    pub dst_port: u16,
-    /// Slot of the endpoint.
-    pub slot: u16,
-    /// Frame type of a frame that is not IP, else 0.
-    pub ethertype: u16,
-    /// `event_kind::…`.
-    pub kind: u8,
-    /// [`crate::reason::Reason`] as a number.
-    pub reason: u8,
-    /// [`Direction`] as a number.
-    pub direction: u8,
-    /// IP protocol number.
-    pub proto: u8,
-    /// TCP flags, as in byte 13 of the header.
-    pub tcp_flags: u8,
-    /// `EVENT_…` bits.
-    pub flags: u8,
-    /// Slot of another local pod that a masqueraded packet was judged as, else 0.
-    pub hidden_slot: u16,
-}
-
 /// What pinned maps say of themselves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C, align(8))]
@@ -502,7 +509,8 @@ macro_rules! no_padding {
 }
 
 no_padding! {
-    Endpoint = u64, u32, u32, u32, u32, [u32; 4], u64, u32, [u32; 3];
+    Endpoint = u64, u32, u32, u32, u32, [u32; 4], u64, u32, u32, u64;
+    Control = u64, u32, u32;
     EndpointState = i64, i64, u64, u64;
     AddrKey = u32, Addr;
     RowKey = u64, u32, u32;
@@ -515,6 +523,7 @@ no_padding! {
     CtEntry = u64, u64, u32, u32, u16, u8, u8, u8, u8, u16;
     FragKey = u32, u32, Addr, Addr, u32, u32;
     FragEntry = u64, u32, u32;
+    ToldKey = Addr, Addr, u32, u16, u16, u16, u8, u8, u32;
     Event = u64, Addr, Addr, u32, u32, u32, u32, u16, u16, u16, u16, u8, u8, u8, u8, u8, u8, u16;
     Meta = u32, u32, [u64; 2];
 }
@@ -533,6 +542,8 @@ macro_rules! pod {
 #[cfg(feature = "user")]
 pod!(
     Endpoint,
+    Control,
+    ToldKey,
     EndpointState,
     Addr,
     AddrKey,

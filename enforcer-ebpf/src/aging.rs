@@ -14,9 +14,9 @@ use enforcer_common::{
 };
 
 use crate::{
-    flow::add,
     hook,
     maps::{CT4, CT6},
+    quota::add,
 };
 
 /// What the helper calls for each element: map, key, value, context.

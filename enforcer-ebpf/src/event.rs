@@ -9,13 +9,14 @@ use enforcer_common::{
         event_kind, lane,
     },
     packet::Bytes as _,
-    reason::{FIRST_DROP, Reason},
+    reason::{FIRST_DROP, REASON_SLOTS, Reason},
 };
 
 use crate::{
     hook::{self, DROP, PASS},
     maps::{COUNTERS, LOST, TRACE_RING, VERDICT_RING},
     skb::Skb,
+    spare,
     state::{Judged, State},
 };
 
@@ -31,7 +32,18 @@ pub(crate) fn count(reason: u8, direction: u32) {
     }
 }
 
-/// The return code for an outcome, after counting it.
+/// Counts one packet that passes and for this reason would have been dropped; `spared` is the
+/// number of a `Spared`.
+#[inline(always)]
+pub(crate) fn count_spared(spared: u32, reason: u8, direction: u32) {
+    let index = spared * REASON_SLOTS * 2 + u32::from(reason) * 2 + direction;
+    if let Some(counter) = COUNTERS.get_ptr_mut(index) {
+        // SAFETY: as in `count`.
+        unsafe { *counter += 1 };
+    }
+}
+
+/// The return code for an outcome that is not told, after counting it.
 #[inline(always)]
 pub(crate) fn settle(state: &State, reason: Reason) -> i32 {
     settle_number(state, reason as u8)
@@ -56,7 +68,12 @@ pub(crate) fn quiet(state: &State, judged: Judged) -> i32 {
     settle_number(state, judged.reason())
 }
 
-/// Counts a judgement, tells it, and returns its code. `flags` are `EVENT_…`.
+/// For [`verdict`], beside `EVENT_…`: should the packet be spared, its flow has an entry that says
+/// that it was told.
+pub(crate) const FLOW_REMEMBERS: u32 = 0x100;
+
+/// Counts a judgement, tells it, and returns its code. `flags` are `EVENT_…`. A drop that is
+/// spared passes.
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn verdict(
@@ -71,15 +88,27 @@ pub(crate) extern "C" fn verdict(
     };
     let judged = Judged(judged);
     let reason = judged.reason();
+    let spared = if judged.allows() { spare::NO } else { spare::spared(state.slot, state.now) };
+    let mut bits = flags as u8;
+    if spared != spare::NO {
+        hook::seen(state);
+        if spared == spare::SHADOW {
+            return PASS;
+        }
+        count_spared(spared, reason, state.direction);
+        if flags & FLOW_REMEMBERS == 0 && !spare::is_new(state, reason) {
+            return PASS;
+        }
+        bits |= spare::event_flag(spared);
+    }
     let policy = judged.is(Reason::PolicyDenied) || judged.allows();
     let kind = if policy { event_kind::VERDICT } else { event_kind::DROP };
-    let mut flags = flags as u8;
     if judged.flags() & CT_MASQUERADED != 0 {
-        flags |= EVENT_MASQUERADED;
+        bits |= EVENT_MASQUERADED;
     }
-    let header = Header { kind, reason, flags, hidden: judged.hidden(), rule: judged.rule() };
+    let header = Header { kind, reason, flags: bits, hidden: judged.hidden(), rule: judged.rule() };
     emit(&VERDICT_RING, lane::VERDICT, Skb::new(skb), state, &header);
-    settle_number(state, reason)
+    if spared == spare::NO { settle_number(state, reason) } else { PASS }
 }
 
 /// Tells a step of an established flow's life: its first reply (`reply` not 0), or its end.

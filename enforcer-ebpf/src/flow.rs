@@ -1,12 +1,10 @@
 //! Flows: the conntrack look-up that most packets end with, and the life of an entry.
 
-use core::arch::asm;
-
 use aya_ebpf::bindings::{__sk_buff, BPF_ANY, BPF_NOEXIST};
 use enforcer_common::{
     abi::{
-        Addr, CT_ESTABLISHED, CT_FROM_NODE, CT_FROM_POD, CT_HAIRPIN, CT_MASQUERADED, CT_REVOKED,
-        CT_UNKNOWN_ORIGIN, CtEntry, CtKey4, CtKey6, EVENT_REVOKED,
+        Addr, CT_AUDITED, CT_ESTABLISHED, CT_FROM_NODE, CT_FROM_POD, CT_HAIRPIN, CT_MASQUERADED,
+        CT_REVOKED, CT_UNKNOWN_ORIGIN, CtEntry, CtKey4, CtKey6, EVENT_REVOKED, rule,
     },
     conntrack::{SECOND, SEEN, SHORTEST, established, expired, observe, reopens},
     packet::{FRAG_NONE, tcp},
@@ -15,11 +13,13 @@ use enforcer_common::{
 };
 
 use crate::{
-    aging, event, fragment,
+    event, fragment,
     hook::{self, DROP, PASS},
     judge::{Flow, from_node, judge_flow, judge_packet, judge_reverse},
     maps::{CT4, CT6},
+    quota::{add, has_room, record},
     skb::Skb,
+    spare,
     state::{Judged, State},
 };
 
@@ -42,7 +42,7 @@ pub(crate) struct Tuple<'a> {
 
 impl<'a> Tuple<'a> {
     #[inline(always)]
-    fn of(state: &'a State) -> Self {
+    pub(crate) fn of(state: &'a State) -> Self {
         Self {
             ifindex: state.ifindex,
             local: state.local(),
@@ -54,7 +54,7 @@ impl<'a> Tuple<'a> {
     }
 
     #[inline(always)]
-    fn key4(&self) -> CtKey4 {
+    pub(crate) fn key4(&self) -> CtKey4 {
         CtKey4 {
             ifindex: self.ifindex,
             local: self.local.0[3],
@@ -66,7 +66,7 @@ impl<'a> Tuple<'a> {
     }
 
     #[inline(always)]
-    fn key6(&self) -> CtKey6 {
+    pub(crate) fn key6(&self) -> CtKey6 {
         CtKey6 {
             ifindex: self.ifindex,
             local: self.local.0,
@@ -91,7 +91,7 @@ fn find6(state: &State) -> *mut CtEntry {
 }
 
 #[inline(always)]
-fn find(state: &State) -> Option<&'static mut CtEntry> {
+pub(crate) fn find(state: &State) -> Option<&'static mut CtEntry> {
     let entry = if state.packet.v6 == 0 {
         CT4.get_ptr_mut(Tuple::of(state).key4()).unwrap_or(core::ptr::null_mut())
     } else {
@@ -102,39 +102,42 @@ fn find(state: &State) -> Option<&'static mut CtEntry> {
     unsafe { entry.as_mut() }
 }
 
-/// Entries that need more than a compare: revoked ones at every packet, those of the node and of
-/// hairpins because only some packets may ride on them.
-const SPECIAL: u8 = CT_REVOKED | CT_FROM_NODE | CT_HAIRPIN | CT_MASQUERADED;
+/// Entries that need more than a compare: revoked and audited ones at every packet, those of the
+/// node and of hairpins because only some packets may ride on them.
+const SPECIAL: u8 = CT_REVOKED | CT_AUDITED | CT_FROM_NODE | CT_HAIRPIN | CT_MASQUERADED;
 
 /// A packet with a flow's tuple.
 #[inline(always)]
 pub(crate) fn run(skb: Skb, state: &State) -> i32 {
-    let Some(e) = find(state) else {
-        return open(skb.raw(), state, BPF_NOEXIST);
-    };
-    let from_origin = (e.flags & CT_FROM_POD != 0) == state.egress();
-    let side = if from_origin { e.seen_origin } else { e.seen_reply };
-    let flags = state.packet.tcp_flags;
-    let idle = state.now.saturating_sub(e.last_seen);
-    if e.generation == state.policy().generation()
-        && e.flags & SPECIAL == 0
-        && observe(side, flags) == side
-        && flags & (tcp::SYN | tcp::FIN | tcp::RST) == 0
-        && idle <= SHORTEST
-        && state.packet.fragment == FRAG_NONE
-    {
-        if idle > SECOND {
-            touch(state, e);
+    let mut mode = BPF_NOEXIST;
+    if let Some(e) = find(state) {
+        let from_origin = (e.flags & CT_FROM_POD != 0) == state.egress();
+        let side = if from_origin { e.seen_origin } else { e.seen_reply };
+        let flags = state.packet.tcp_flags;
+        let idle = state.now.saturating_sub(e.last_seen);
+        if e.generation == state.policy().generation()
+            && e.flags & SPECIAL == 0
+            && observe(side, flags) == side
+            && flags & (tcp::SYN | tcp::FIN | tcp::RST) == 0
+            && idle <= SHORTEST
+            && state.packet.fragment == FRAG_NONE
+        {
+            if idle > SECOND {
+                touch(state, e);
+            }
+            return PASS;
         }
-        return PASS;
+        mode = match known(skb.raw(), state) {
+            OPEN => BPF_NOEXIST,
+            REOPEN => BPF_ANY,
+            RIVAL => REPLACE_IF_ALLOWED,
+            STATELESS => return stateless(skb.raw(), state),
+            code => return code,
+        };
     }
-    // Not called from `known` itself: the frames of a chain of calls share 512 bytes.
-    match known(skb.raw(), state) {
-        OPEN => open(skb.raw(), state, BPF_NOEXIST),
-        REOPEN => open(skb.raw(), state, BPF_ANY),
-        STATELESS => stateless(skb.raw(), state),
-        code => code,
-    }
+    // One after the other: the frames of a chain of calls share 512 bytes.
+    let judged = judge_open(skb.raw(), state);
+    open(skb.raw(), state, judged, mode)
 }
 
 /// [`known`]'s answer: there is no entry after all.
@@ -143,20 +146,18 @@ const OPEN: i32 = 100;
 const REOPEN: i32 = 101;
 /// [`known`]'s answer: the entry is not this packet's to ride on.
 const STATELESS: i32 = 102;
+/// [`known`]'s answer: a connection from the other side against a flow that lives, which gives way
+/// only if that is allowed.
+const RIVAL: i32 = 103;
+
+/// For [`open`]: like `BPF_ANY`, but what is only spared replaces nothing.
+pub(crate) const REPLACE_IF_ALLOWED: u32 = 2;
 
 /// Refreshes an entry's and an endpoint's clocks; at most once a second for a flow.
 #[inline(always)]
 fn touch(state: &State, e: &mut CtEntry) {
     e.last_seen = state.now;
     hook::seen(state);
-}
-
-#[inline(always)]
-pub(crate) fn add(counter: &mut i64, by: i64) {
-    let counter: *mut i64 = counter;
-    // SAFETY: aligned, lives as long as the map, only ever changed atomically. Core offers no
-    // read-modify-write for this target; the plain instruction has been there since Linux 3.18.
-    unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) by) };
 }
 
 /// A packet of a known flow that is more than a compare: a return code, or what to do instead.
@@ -174,29 +175,56 @@ pub(crate) extern "C" fn known(skb: *mut __sk_buff, state: *const State) -> i32 
     };
     let from_pod = e.flags & CT_FROM_POD != 0;
     let from_origin = from_pod == state.egress();
-    if expired(packet.proto, e, state.now)
-        || (packet.is_tcp_open() && reopens(e.seen_origin, e.seen_reply, from_origin))
-    {
+    if expired(packet.proto, e, state.now) {
         return REOPEN;
+    }
+    if packet.is_tcp_open() && reopens(e.seen_origin, e.seen_reply, from_origin) {
+        return if from_origin { REOPEN } else { RIVAL };
     }
     if !state.egress() && !rides(Skb::new(skb), state, e) {
         // The tuple is the node's or the pod's own, and this packet is neither's.
         return STATELESS;
     }
     let generation = state.policy().generation();
-    if e.flags & CT_REVOKED != 0 || e.generation != generation {
+    if e.flags & (CT_REVOKED | CT_AUDITED) != 0 || e.generation != generation {
         let flow = Flow::of(state, e);
         let judged = Judged(judge_flow(&raw const flow));
-        if !judged.allows() {
-            e.flags |= CT_REVOKED;
-            e.last_seen = state.now;
-            return event::verdict(skb, state, judged.0, u32::from(EVENT_REVOKED));
+        if judged.allows() {
+            e.flags &= !(CT_REVOKED | CT_AUDITED);
+            e.rule = judged.rule();
+            e.generation = generation;
+        } else {
+            let code = disallowed(skb, state, e, judged);
+            if code != PASS {
+                return code;
+            }
         }
-        e.flags &= !CT_REVOKED;
-        e.rule = judged.rule();
-        e.generation = generation;
     }
     advance(skb, state, e, from_origin)
+}
+
+/// A packet of a known flow that is not allowed (any more): dropped, unless it is spared. Then it
+/// is told once, and counted at every packet.
+#[inline(always)]
+fn disallowed(skb: *mut __sk_buff, state: &State, e: &mut CtEntry, judged: Judged) -> i32 {
+    let spared = spare::spared(state.slot, state.now);
+    let mut flags = u32::from(EVENT_REVOKED);
+    if spared == spare::NO {
+        e.flags = e.flags & !CT_AUDITED | CT_REVOKED;
+        e.last_seen = state.now;
+    } else if spared == spare::SHADOW {
+        return PASS;
+    } else if e.flags & CT_AUDITED != 0 {
+        event::count_spared(spared, judged.reason(), state.direction);
+        return PASS;
+    } else {
+        // The generation first and never the endpoint's: should another CPU's store undo the flag,
+        // the flow is told twice, and still judged at every packet.
+        e.generation = !state.policy().generation();
+        e.flags = e.flags & !CT_REVOKED | CT_AUDITED;
+        flags |= event::FLOW_REMEMBERS;
+    }
+    event::verdict(skb, state, judged.0, flags)
 }
 
 /// Whether an ingress packet may ride on an entry: on the node's only the node's, on a pod's own
@@ -233,12 +261,16 @@ fn advance(skb: *mut __sk_buff, state: &State, e: &mut CtEntry, from_origin: boo
                 && e.flags & CT_FROM_NODE == 0
                 && !has_room(state, &raw const counts.established, endpoint.quota_established)
             {
-                return event::tell(Skb::new(skb), state, Reason::ConntrackFull);
+                let code = event::tell(Skb::new(skb), state, Reason::ConntrackFull);
+                if code != PASS {
+                    return code;
+                }
+            } else {
+                add(&mut counts.half, -1);
+                add(&mut counts.established, 1);
+                e.flags |= CT_ESTABLISHED;
             }
-            add(&mut counts.half, -1);
-            add(&mut counts.established, 1);
         }
-        e.flags |= CT_ESTABLISHED;
     }
     let first_reply = !from_origin && side & SEEN == 0;
     let ends = tcp::FIN | tcp::RST;
@@ -278,119 +310,103 @@ fn alone(skb: *mut __sk_buff, state: &State, judged: Judged) -> i32 {
     event::verdict(skb, state, judged.0, 0)
 }
 
-/// A packet that opens a flow, or that has none. `mode` is `BPF_NOEXIST`, or `BPF_ANY` where an old
-/// entry gives way.
+/// In the `CT_…` bits of [`judge_open`]'s answer: the packet leaves no entry.
+const ALONE: u8 = CT_ESTABLISHED;
+
+/// Judges a packet that opens a flow, or that has none: a [`Judged`] with the bits of its entry.
 #[inline(never)]
 #[unsafe(no_mangle)]
-pub(crate) extern "C" fn open(skb: *mut __sk_buff, state: *const State, mode: u32) -> i32 {
+pub(crate) extern "C" fn judge_open(skb: *mut __sk_buff, state: *const State) -> u64 {
+    let denied = Judged::new(Reason::PolicyDenied, rule::NONE).flagged(ALONE, 0).0;
+    // SAFETY: the verifier checks that the pointer is null or to a whole `State`.
+    let Some(state) = (unsafe { state.as_ref() }) else {
+        return denied;
+    };
+    let packet = &state.packet;
+    let judged = Judged(judge_packet(skb, state));
+    let egress = state.egress();
+    let from = |pod: bool| if pod { CT_FROM_POD } else { 0 };
+    let hidden = judged.hidden();
+    if packet.is_echo_reply() {
+        // Only a request opens an echo flow: the entry would pass the requests that it answers.
+        return judged.flagged(judged.flags() | ALONE, hidden).0;
+    }
+    if packet.proto != TCP || packet.is_tcp_open() || judged.is(Reason::Hairpin) {
+        return judged.flagged(judged.flags() | from(egress), hidden).0;
+    }
+    // In the middle of a connection that is not known: who opened it cannot be told, so it may
+    // leave an entry only if policy allows it whoever did.
+    let other = Judged(judge_reverse(state));
+    let picked_up = !judged.allows()
+        && packet.tcp_flags & tcp::SYN == 0
+        && judged.is(Reason::PolicyDenied)
+        && hook::at(state.slot).is_some_and(|endpoint| state.now < endpoint.pickup_until);
+    if packet.tcp_flags & tcp::RST != 0 || !other.allows() || (!judged.allows() && !picked_up) {
+        return judged.flagged(judged.flags() | ALONE, hidden).0;
+    }
+    if picked_up {
+        return Judged::new(Reason::Pickup, other.rule())
+            .flagged(other.flags() | from(!egress), 0)
+            .0;
+    }
+    judged.flagged(judged.flags() | CT_UNKNOWN_ORIGIN | from(egress), hidden).0
+}
+
+/// The end of a packet that [`judge_open`] has judged. `mode` is `BPF_NOEXIST`, or `BPF_ANY` or
+/// [`REPLACE_IF_ALLOWED`] where an old entry gives way.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn open(
+    skb: *mut __sk_buff,
+    state: *const State,
+    judged: u64,
+    mode: u32,
+) -> i32 {
     // SAFETY: the verifier checks that the pointer is null or to a whole `State`.
     let Some(state) = (unsafe { state.as_ref() }) else {
         return DROP;
     };
-    let packet = &state.packet;
-    let mut judged = Judged(judge_packet(skb, state));
-    let egress = state.egress();
-    let mut from_pod = egress;
+    let judged = Judged(judged);
     let mut flags = judged.flags();
-    if packet.is_echo_reply() {
-        // Only a request opens an echo flow: the entry would pass the requests that it answers.
+    if flags & ALONE != 0 {
         return alone(skb, state, judged);
     }
-    if packet.proto == TCP && !packet.is_tcp_open() && !judged.is(Reason::Hairpin) {
-        // In the middle of a connection that is not known: who opened it cannot be told, so it
-        // may leave an entry only if policy allows it whoever did.
-        let other = Judged(judge_reverse(state));
-        let picked_up = !judged.allows()
-            && packet.tcp_flags & tcp::SYN == 0
-            && judged.is(Reason::PolicyDenied)
-            && hook::at(state.slot).is_some_and(|endpoint| state.now < endpoint.pickup_until);
-        if packet.tcp_flags & tcp::RST != 0 || !other.allows() || (!judged.allows() && !picked_up) {
-            return alone(skb, state, judged);
-        }
-        if picked_up {
-            judged = Judged::new(Reason::Pickup, other.rule()).flagged(other.flags(), 0);
-            from_pod = !egress;
-            flags = other.flags();
-        } else {
-            // A special entry would let other packets ride on a guess.
-            flags = CT_UNKNOWN_ORIGIN;
-        }
+    if flags & CT_UNKNOWN_ORIGIN != 0 {
+        // A special entry would let other packets ride on a guess.
+        flags &= CT_UNKNOWN_ORIGIN | CT_FROM_POD;
     }
+    let mut generation = state.policy().generation();
     if !judged.allows() {
-        return event::verdict(skb, state, judged.0, 0);
+        if !spare::keeps_flow(state, judged, mode) {
+            return event::verdict(skb, state, judged.0, 0);
+        }
+        // As in `disallowed`.
+        generation = !generation;
+        flags |= CT_AUDITED;
     }
-    let seen = observe(0, packet.tcp_flags);
+    let seen = observe(0, state.packet.tcp_flags);
+    let by_origin = (flags & CT_FROM_POD != 0) == state.egress();
     let entry = CtEntry {
         last_seen: state.now,
         created: state.now,
-        generation: state.policy().generation(),
+        generation,
         rule: judged.rule(),
         slot: state.slot as u16,
-        flags: if from_pod { flags | CT_FROM_POD } else { flags },
-        seen_origin: if from_pod == egress { seen } else { 0 },
-        seen_reply: if from_pod == egress { 0 } else { seen },
+        flags,
+        seen_origin: if by_origin { seen } else { 0 },
+        seen_reply: if by_origin { 0 } else { seen },
         _pad: 0,
         hidden_slot: judged.hidden(),
     };
-    if !record(state, &entry, mode) && state.isolated_at_all() {
+    let recorded = record(state, &entry, mode);
+    if !judged.allows() {
+        let remembers = if recorded { event::FLOW_REMEMBERS } else { 0 };
+        return event::verdict(skb, state, judged.0, remembers);
+    }
+    if !recorded && state.isolated_at_all() {
         // Without an entry its replies could not be told from a new flow.
         return event::tell(Skb::new(skb), state, Reason::ConntrackFull);
     }
     fragment::first(state);
     event::verdict(skb, state, judged.0, 0)
 }
-
-/// Whether a count is below its quota, if need be after expired flows are deleted.
-#[inline(always)]
-fn has_room(state: &State, count: *const i64, quota: u32) -> bool {
-    // SAFETY: a count of an array element, which lives as long as the map; volatile, because the
-    // walk and other CPUs change it.
-    let room = || unsafe { count.read_volatile() } < i64::from(quota);
-    room() || (aging::age(state.now) != 0 && room())
-}
-
-/// Keeps an entry, within the endpoint's quota.
-#[inline(always)]
-fn record(state: &State, entry: &CtEntry, mode: u32) -> bool {
-    let (Some(counts), Some(endpoint)) = (hook::counts(state.slot), hook::at(state.slot)) else {
-        return false;
-    };
-    // The quota is against peers; the node always comes in, whatever they do.
-    if entry.flags & CT_FROM_NODE == 0
-        && !has_room(state, &raw const counts.half, endpoint.quota_half)
-    {
-        return false;
-    }
-    let mut replaced = 0;
-    if mode == BPF_ANY
-        && let Some(old) = find(state)
-    {
-        replaced = if old.flags & CT_ESTABLISHED != 0 { 2 } else { 1 };
-    }
-    let result = if state.packet.v6 == 0 {
-        CT4.insert(Tuple::of(state).key4(), entry, u64::from(mode)).err().unwrap_or(0)
-    } else {
-        insert6(state, entry, mode)
-    };
-    match result {
-        0 => {
-            if replaced == 2 {
-                add(&mut counts.established, -1);
-            }
-            if replaced != 1 {
-                add(&mut counts.half, 1);
-            }
-            true
-        }
-        // Another CPU was first: the flow is known.
-        EEXIST => true,
-        _ => false,
-    }
-}
-
-#[inline(never)]
-fn insert6(state: &State, entry: &CtEntry, mode: u32) -> i32 {
-    CT6.insert(Tuple::of(state).key6(), entry, u64::from(mode)).err().unwrap_or(0)
-}
-
-const EEXIST: i32 = -17;

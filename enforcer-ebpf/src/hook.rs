@@ -15,6 +15,7 @@ use crate::{
     event, flow, fragment, icmp, link,
     maps::{ENDPOINT_STATE, ENDPOINTS, IFINDEX_SLOT, POD_ADDRS},
     skb::Skb,
+    spare,
     state::State,
 };
 
@@ -134,7 +135,10 @@ pub(crate) fn run<const DIRECTION: u32>(skb: *mut __sk_buff) -> i32 {
         && !link_local(packet, &packet.dst)
     {
         // A bridge floods frames for unknown addresses to every port: not this pod's business,
-        // and no event.
+        // and no event. The pod's stack ignores it, so it says nothing in audit either.
+        if spare::spared(slot, state.now) != spare::NO {
+            return PASS;
+        }
         return event::settle(&state, Reason::NotForPod);
     }
     if packet.fragment == FRAG_LATER {
@@ -164,6 +168,9 @@ fn link_local(packet: &Packet, addr: &Addr) -> bool {
 #[inline(always)]
 fn not_ready(skb: Skb, direction: u32) -> i32 {
     if direction == Direction::Ingress as u32 && skb.ingress_ifindex() == 0 {
+        return PASS;
+    }
+    if spare::unknown_interface(direction) {
         return PASS;
     }
     event::count(Reason::EndpointNotReady as u8, direction);

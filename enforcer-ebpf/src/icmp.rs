@@ -2,7 +2,7 @@
 
 use aya_ebpf::bindings::__sk_buff;
 use enforcer_common::{
-    abi::{Addr, CT_REVOKED},
+    abi::{Addr, CT_AUDITED, CT_REVOKED},
     conntrack::{ECHO_FROM_POD, ECHO_TO_POD, expired},
     packet::{Bytes as _, FRAG_NONE, Quoted, icmp, is_link_local, is_unspecified, parse_quoted},
     reason::Reason,
@@ -92,7 +92,8 @@ pub(crate) extern "C" fn related(skb: *mut __sk_buff, state: *const State) -> u3
     if expired(quoted.proto, entry, state.now) {
         return 0;
     }
-    if entry.generation == state.policy().generation() && entry.flags & CT_REVOKED == 0 {
+    let judged_anew = entry.flags & (CT_REVOKED | CT_AUDITED) != 0;
+    if entry.generation == state.policy().generation() && !judged_anew {
         return 1;
     }
     let flow = Flow {

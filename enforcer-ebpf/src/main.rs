@@ -16,7 +16,9 @@ mod icmp;
 mod judge;
 mod link;
 mod maps;
+mod quota;
 mod skb;
+mod spare;
 mod state;
 mod table;
 

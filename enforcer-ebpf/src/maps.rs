@@ -8,9 +8,9 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
 };
 use enforcer_common::abi::{
-    Addr, AddrKey, COUNTER_SLOTS, Cidr4, Cidr6, ClassId, CtEntry, CtKey4, CtKey6, ENDPOINT_SLOTS,
-    Endpoint, EndpointState, FragEntry, FragKey, INTERVAL_SLOTS, Interval, Meta, Peer, Row, RowKey,
-    lane,
+    Addr, AddrKey, COUNTER_SLOTS, Cidr4, Cidr6, ClassId, Control, CtEntry, CtKey4, CtKey6,
+    ENDPOINT_SLOTS, Endpoint, EndpointState, FragEntry, FragKey, INTERVAL_SLOTS, Interval, Meta,
+    Peer, Row, RowKey, ToldKey, lane,
 };
 
 // Hash maps are not preallocated: memory follows use, and an update replaces the element as a
@@ -54,6 +54,13 @@ pub(crate) static CT6: HashMap<CtKey6, CtEntry> =
 #[map]
 pub(crate) static FRAGMENTS: LruHashMap<FragKey, FragEntry> =
     LruHashMap::with_max_entries(16_384, 0);
+#[map]
+pub(crate) static TOLD: LruHashMap<ToldKey, u64> = LruHashMap::with_max_entries(16_384, 0);
+/// Where a key of [`TOLD`] is put together; nobody else looks at it.
+#[map]
+pub(crate) static TOLD_KEY: PerCpuArray<ToldKey> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+pub(crate) static CONTROL: Array<Control> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
 pub(crate) static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTER_SLOTS, 0);
 #[map]

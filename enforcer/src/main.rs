@@ -5,7 +5,7 @@ use std::{io, process::ExitCode};
 use clap::Parser as _;
 use enforcer::{
     agent::{run, uninstall},
-    cli::{AgentArgs, Cli, Command, args::LogFormat, observe, status},
+    cli::{AgentArgs, Cli, Command, args::LogFormat, disable, observe, status},
     error_chain,
 };
 use tracing_subscriber::EnvFilter;
@@ -15,6 +15,8 @@ fn main() -> ExitCode {
         Command::Agent(args) => agent(&args),
         Command::Status(args) => status::run(&args),
         Command::Observe(args) => observe::run(&args),
+        Command::Disable(args) => finish(disable::disable(&args)),
+        Command::Enable(args) => finish(disable::enable(&args)),
         Command::Uninstall(args) => finish(uninstall::uninstall(&args)),
     }
 }

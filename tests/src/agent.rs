@@ -257,6 +257,17 @@ impl Agent {
         self.succeed(&self.output(command.args(state).args(bpf))?, "uninstall").map(|_| ())
     }
 
+    /// Runs `enforcer disable` or `enforcer enable` with these arguments, as root on the node would.
+    ///
+    /// # Errors
+    /// If it fails.
+    pub fn switch(&self, args: &[&str]) -> Result<String, LabError> {
+        let mut command = self.command(args);
+        let state = ["--state-dir".as_ref(), self.state_dir.as_os_str()];
+        let bpf = ["--bpf-dir".as_ref(), self.bpf_dir.as_os_str()];
+        self.succeed(&self.output(command.args(state).args(bpf))?, &args.join(" "))
+    }
+
     /// Waits until all that was written before this call is in force.
     ///
     /// # Errors
@@ -337,6 +348,12 @@ impl Agent {
     #[must_use]
     pub fn bpf_dir(&self) -> &Path {
         &self.bpf_dir
+    }
+
+    /// What it keeps on disk.
+    #[must_use]
+    pub fn state_dir(&self) -> &Path {
+        &self.state_dir
     }
 
     /// All that it wrote to its log.

@@ -105,6 +105,9 @@ pub struct StatusReport {
     pub maps: Vec<MapReport>,
     /// Packets by reason, those that occurred.
     pub counters: Vec<CounterReport>,
+    /// Packets that passed and would have been dropped, by reason.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub spared: Vec<SparedReport>,
     /// Events lost because a ring was full.
     pub lost_events: LostEvents,
 }
@@ -128,6 +131,9 @@ pub struct AgentReport {
     pub revision: u64,
     /// Whether a complete plan is in force.
     pub armed: bool,
+    /// Until when enforcement is switched off on the node, RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disabled_until: Option<String>,
 }
 
 /// How far an interface is enforced on.
@@ -163,6 +169,12 @@ pub struct EndpointReport {
     pub ingress_policies: Vec<String>,
     /// Policies that isolate it for egress, `namespace/name`.
     pub egress_policies: Vec<String>,
+    /// Nothing is dropped, only audited.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub audit: bool,
+    /// Until when enforcement is switched off for it, RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disabled_until: Option<String>,
     /// How far it is enforced on.
     pub state: EndpointState,
     /// Why not wholly.
@@ -210,6 +222,20 @@ pub struct MapReport {
 #[serde(default)]
 pub struct CounterReport {
     /// [`enforcer_common::reason::Reason::name`].
+    pub reason: String,
+    /// `ingress` or `egress`.
+    pub direction: String,
+    /// Packets since the maps were made.
+    pub packets: u64,
+}
+
+/// Packets that passed and would have been dropped.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SparedReport {
+    /// `audit`, or `disabled` while enforcement was switched off.
+    pub why: String,
+    /// [`enforcer_common::reason::Reason::name`] of what they would have been dropped for.
     pub reason: String,
     /// `ingress` or `egress`.
     pub direction: String,

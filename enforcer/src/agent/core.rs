@@ -6,17 +6,21 @@
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
     net::IpAddr,
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use tracing::{debug, info, warn};
 
-use super::{bypass::Bypass, dns::ClusterDns, found::Found, holds::Hold, names};
+use super::{
+    break_glass::BreakGlass, bypass::Bypass, dns::ClusterDns, endpoints_file::EndpointsFile,
+    found::Found, holds::Hold, names,
+};
 use crate::{
     cli::StartMode,
     cluster::{
-        Index, IndexConfig,
+        Enforcement, Index, IndexConfig,
         event::{AdoptedInterface, Event, Interface, Sandbox, StartPolicy},
         plan::Plan,
     },
@@ -84,6 +88,8 @@ pub(super) struct Core {
     /// Sandboxes that only the gate has told of, the oldest first.
     pub(super) gate_told: VecDeque<Arc<str>>,
     changes: u64,
+    pub(super) break_glass: BreakGlass,
+    pub(super) endpoints_file: EndpointsFile,
 }
 
 /// What a [`Core`] is made of.
@@ -106,18 +112,24 @@ pub(super) struct Parts {
     pub(super) metrics: Metrics,
     /// Names of interfaces that are no pods', with `*` for any characters.
     pub(super) not_pods: Vec<String>,
+    /// What holds for pods whose namespace says nothing.
+    pub(super) enforcement: Enforcement,
+    /// Where the socket is.
+    pub(super) run_dir: PathBuf,
 }
 
 impl Core {
     /// Takes over what an earlier agent left, or starts from nothing.
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { kernel, rings, source, cni, flows, wall_offset, .. } = parts;
-        let Parts { node, start, dns, metrics, not_pods, .. } = parts;
+        let Parts { kernel, rings, source, cni, flows, wall_offset, run_dir, .. } = parts;
+        let Parts { node, start, dns, metrics, not_pods, enforcement, .. } = parts;
+        kernel.audit_unknown(enforcement == Enforcement::Audit);
         let index = Index::new(IndexConfig {
             class_key: kernel.class_key(),
             first_table: kernel.first_table(),
             node,
             start: start.policy(),
+            enforcement,
         });
         Self {
             index,
@@ -147,6 +159,8 @@ impl Core {
             holds: Vec::new(),
             gate_told: VecDeque::new(),
             changes: 0,
+            break_glass: BreakGlass::new(wall_offset),
+            endpoints_file: EndpointsFile::new(&run_dir),
         }
     }
 
@@ -224,6 +238,8 @@ impl Core {
         }
         self.kernel.set_armed()?;
         self.plan();
+        self.write_endpoints();
+        self.look_at_switches();
         self.armed = true;
         self.metrics.health.set_ready(Ok(()));
         if !first {
@@ -370,9 +386,13 @@ impl Core {
         for _ in 0..MOST_PLANS {
             let plan = self.index.take_plan();
             if plan.is_empty() {
-                return;
+                break;
             }
+            let endpoints = !(plan.endpoints_set.is_empty() && plan.endpoints_removed.is_empty());
             self.bring_into_force(&plan);
+            if endpoints && self.armed {
+                self.write_endpoints();
+            }
         }
     }
 

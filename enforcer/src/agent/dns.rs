@@ -37,8 +37,7 @@ mod tests {
     use crate::cluster::{
         Index, IndexConfig,
         event::{
-            Endpoint, EndpointSlice, EndpointsFrom, Event, Service, SessionAffinity, StartPolicy,
-            TrafficPolicy,
+            Endpoint, EndpointSlice, EndpointsFrom, Event, Service, SessionAffinity, TrafficPolicy,
         },
     };
 
@@ -47,12 +46,8 @@ mod tests {
         let key = |name: &str| ObjectKey { namespace: "kube-system".into(), name: name.into() };
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();
         let dns = ClusterDns { service: key("kube-dns"), node_local: Some(ip("169.254.20.10")) };
-        let mut index = Index::new(IndexConfig {
-            class_key: [0, 0],
-            first_table: 1,
-            node: None,
-            start: StartPolicy::Open,
-        });
+        let mut index =
+            Index::new(IndexConfig { class_key: [0, 0], first_table: 1, ..IndexConfig::default() });
         assert_eq!(dns.addresses(index.services()), [ip("169.254.20.10")]);
         for (name, cluster_ip) in [("kube-dns", "10.96.0.10"), ("other", "10.96.0.11")] {
             index.apply(Event::ServiceApplied(Box::new(Service {

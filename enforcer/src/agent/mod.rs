@@ -1,9 +1,11 @@
 //! The agent: the task that owns the state, what it answers to and how it is asked.
 
 pub mod api;
+mod break_glass;
 mod bypass;
 mod core;
 mod dns;
+pub mod endpoints_file;
 mod found;
 mod handover;
 mod holds;
@@ -15,4 +17,5 @@ pub mod run;
 mod saving;
 mod scrape;
 pub mod socket;
+mod switches;
 pub mod uninstall;

@@ -3,21 +3,21 @@
 use std::time::SystemTime;
 
 use enforcer_common::{
-    abi::{self, Direction, counter_index},
+    abi::{self, Direction, Spared, counter_index},
     reason::Reason,
 };
 
 use super::{
     api::{
         AgentReport, CounterReport, EndpointReport, EndpointState, LostEvents, MapReport,
-        NotEnforced, PolicyReport, StatusReply, StatusReport, StatusRequest,
+        NotEnforced, PolicyReport, SparedReport, StatusReply, StatusReport, StatusRequest,
     },
     core::Core,
 };
 use crate::{
-    cluster::{EndpointStatus, InterfaceState, ObjectName},
+    cluster::{ENFORCEMENT_LABEL, EndpointStatus, InterfaceState, ObjectName},
     flow::hubble,
-    source::Barrier,
+    source::{Barrier, problem::Problem},
 };
 
 /// What does not change while the agent runs.
@@ -88,7 +88,8 @@ pub(super) fn reply(
             first.reason
         ))
     };
-    let failure = waited.or_else(unarmed).or_else(asked).or_else(unenforceable);
+    let disabled = || core.break_glass.failure();
+    let failure = waited.or_else(unarmed).or_else(asked).or_else(disabled).or_else(unenforceable);
     StatusReply { failure, report }
 }
 
@@ -107,16 +108,18 @@ fn report(core: &Core, about: &About) -> StatusReport {
             started: hubble::timestamp(i64::try_from(started.as_nanos()).unwrap_or(i64::MAX)),
             revision: core.revision,
             armed: core.armed,
+            disabled_until: core.break_glass.node(),
         },
         source: core.source.report(),
         endpoints: endpoints(core),
         policies: policies(core),
         not_enforced: not_enforced(core),
         unguarded: core.unguarded.clone(),
-        problems: core.problems.clone(),
+        problems: core.problems.iter().cloned().chain(bad_enforcement(core)).collect(),
         ignored: core.ignored.clone(),
         maps: maps(core),
         counters: counters(core),
+        spared: spared(core),
         lost_events: core.kernel.lost().map_or_else(
             |_| LostEvents::default(),
             |[verdict, trace]| LostEvents { verdict, trace: trace + core.undecodable() },
@@ -171,6 +174,8 @@ pub(super) fn endpoints(core: &Core) -> Vec<EndpointReport> {
                 isolated_egress: endpoint.isolated[1],
                 ingress_policies: ingress.iter().map(name).collect(),
                 egress_policies: egress.iter().map(name).collect(),
+                audit: endpoint.audit,
+                disabled_until: core.break_glass.endpoint(endpoint.ifindex),
                 state,
                 reason,
             }
@@ -243,25 +248,53 @@ pub(super) fn maps(core: &Core) -> Vec<MapReport> {
     ]
 }
 
+fn bad_enforcement(core: &Core) -> impl Iterator<Item = Problem> {
+    core.index.bad_enforcement().into_iter().map(|bad| Problem {
+        object: Some(format!("Namespace {}", bad.namespace)),
+        field: Some(format!("metadata.labels[{ENFORCEMENT_LABEL}]")),
+        value: Some(bad.value),
+        reason: "must be audit or enforce; the namespace is enforced".to_owned(),
+        ..Problem::default()
+    })
+}
+
+const DIRECTIONS: [(Direction, &str); 2] =
+    [(Direction::Ingress, "ingress"), (Direction::Egress, "egress")];
+
+/// Counters that are not 0: their reason, direction and value.
+fn counted(
+    core: &Core,
+    index: impl Fn(u8, Direction) -> u32,
+) -> impl Iterator<Item = (String, String, u64)> {
+    let counters = core.kernel.counters().unwrap_or_default();
+    Reason::ALL
+        .iter()
+        .flat_map(|reason| DIRECTIONS.map(|(direction, word)| (*reason, direction, word)))
+        .filter_map(move |(reason, direction, word)| {
+            let at = index(reason as u8, direction) as usize;
+            let packets = counters.get(at).copied().filter(|packets| *packets > 0)?;
+            Some((reason.name().to_owned(), word.to_owned(), packets))
+        })
+}
+
 fn counters(core: &Core) -> Vec<CounterReport> {
-    let Ok(counters) = core.kernel.counters() else {
-        return Vec::new();
+    counted(core, counter_index)
+        .map(|(reason, direction, packets)| CounterReport { reason, direction, packets })
+        .collect()
+}
+
+fn spared(core: &Core) -> Vec<SparedReport> {
+    let why = |spared| match spared {
+        Spared::Audit => "audit",
+        Spared::Disabled => "disabled",
     };
-    let mut report = Vec::new();
-    for reason in Reason::ALL {
-        for (direction, word) in [(Direction::Ingress, "ingress"), (Direction::Egress, "egress")] {
-            let packets = counters
-                .get(counter_index(*reason as u8, direction) as usize)
-                .copied()
-                .unwrap_or(0);
-            if packets > 0 {
-                report.push(CounterReport {
-                    reason: reason.name().to_owned(),
-                    direction: word.to_owned(),
-                    packets,
-                });
-            }
-        }
-    }
-    report
+    let report = |spared: Spared| {
+        counted(core, move |reason, direction| spared.counter_index(reason, direction)).map(
+            move |(reason, direction, packets)| {
+                let why = why(spared).to_owned();
+                SparedReport { why, reason, direction, packets }
+            },
+        )
+    };
+    Spared::ALL.into_iter().flat_map(report).collect()
 }

@@ -192,6 +192,8 @@ async fn serve(args: &AgentArgs) -> Result<Ended, AgentError> {
         },
         metrics: metrics.clone(),
         not_pods: args.ignore_interface.clone(),
+        enforcement: args.enforcement,
+        run_dir: args.run_dir.clone(),
     });
     core.begin(found, told)?;
 
@@ -320,6 +322,7 @@ async fn own(
             _ = retry.tick() => {
                 core.retry();
                 saving.look(core, Instant::now()).await;
+                core.look_at_switches();
             }
             _ = maintain.tick() => {
                 core.maintain();

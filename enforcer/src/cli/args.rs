@@ -7,9 +7,13 @@ use std::{
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
+pub use super::switch_args::{DisableArgs, EnableArgs, PinArgs, Target};
 use super::{terminal::Color, when::When};
 use crate::{
-    cluster::event::{ObjectKey, StartPolicy},
+    cluster::{
+        Enforcement,
+        event::{ObjectKey, StartPolicy},
+    },
     dataplane::AttachMode,
     flow::filter::{FilterSpec, Sides},
     gate,
@@ -34,6 +38,10 @@ pub enum Command {
     Status(StatusArgs),
     /// Show flows with the policies that decided them
     Observe(Box<ObserveArgs>),
+    /// Switch enforcement off for a time, with or without an agent: nothing is dropped meanwhile
+    Disable(DisableArgs),
+    /// Switch enforcement on again before its time
+    Enable(EnableArgs),
     /// Remove programs, maps and state from this node
     Uninstall(UninstallArgs),
 }
@@ -154,6 +162,10 @@ pub struct AgentArgs {
     /// How programs are attached
     #[arg(long, value_enum, env = "ENFORCER_ATTACH", default_value_t)]
     pub attach: AttachMode,
+    /// What is done with packets that policy denies; the label enforcer.io/enforcement of a
+    /// namespace overrides it for that namespace's pods
+    #[arg(long, value_enum, env = "ENFORCER_ENFORCEMENT", default_value_t)]
+    pub enforcement: Enforcement,
     /// Connections that conntrack can hold, for each IP version
     #[arg(
         long,
@@ -408,7 +420,7 @@ pub struct FilterArgs {
     /// tcp, udp, sctp, icmp, icmpv4, icmpv6
     #[arg(long, value_delimiter = ',')]
     protocol: Vec<String>,
-    /// FORWARDED or DROPPED
+    /// FORWARDED, DROPPED or AUDIT
     #[arg(long, value_delimiter = ',')]
     verdict: Vec<String>,
     /// ingress or egress, seen from the pod

@@ -32,6 +32,7 @@ fn flow_line(flow: &FlowJson, style: Style, policies: bool) -> String {
     };
     let details = &flow.extensions.value;
     let dropped = flow.verdict == "DROPPED";
+    let audited = flow.verdict == "AUDIT";
     let direction = flow.traffic_direction.as_deref().unwrap_or("UNKNOWN");
     let (kind, verdict) = match flow.event_type.kind {
         TYPE_DROP => (details.reason_text.clone(), "DROPPED"),
@@ -42,9 +43,14 @@ fn flow_line(flow: &FlowJson, style: Style, policies: bool) -> String {
                 if dropped { "DROPPED" } else { "FORWARDED" },
             )
         }
+        _ if audited => (format!("policy-verdict {direction}"), "AUDITED"),
         _ => (format!("policy-verdict {direction}"), if dropped { "DENIED" } else { "ALLOWED" }),
     };
-    let verdict = if dropped { style.bad(verdict) } else { style.good(verdict) };
+    let verdict = match verdict {
+        "AUDITED" => style.warn(verdict),
+        _ if dropped => style.bad(verdict),
+        _ => style.good(verdict),
+    };
     let why = why(flow, details, policies);
     let summary =
         if flow.summary.is_empty() { String::new() } else { format!(" ({})", flow.summary) };
@@ -80,6 +86,9 @@ fn why(flow: &FlowJson, details: &Details, policies: bool) -> String {
     }
     if details.revoked {
         out.push_str(" (no longer allowed)");
+    }
+    if details.disabled {
+        out.push_str(" (enforcement is disabled)");
     }
     if details.masqueraded {
         out.push_str(" (source masqueraded)");
@@ -134,7 +143,10 @@ fn time(rfc3339: &str) -> String {
 #[cfg(test)]
 mod tests {
     use enforcer_common::{
-        abi::{Addr, Direction, EVENT_MASQUERADED, EVENT_REPLY, EVENT_REVOKED, Event, event_kind},
+        abi::{
+            Addr, Direction, EVENT_AUDIT, EVENT_DISABLED, EVENT_MASQUERADED, EVENT_REPLY,
+            EVENT_REVOKED, Event, event_kind,
+        },
         reason::Reason,
     };
 
@@ -162,6 +174,23 @@ mod tests {
                 denied(),
                 "Nov 14 22:13:21.500: shop/web-1:40000 -> shop/db-0:5432 policy-verdict INGRESS \
                  DENIED (default deny: isolated by shop/deny, shop/zone) (TCP Flags: SYN)",
+            ),
+            (
+                Event { flags: EVENT_AUDIT, ..denied() },
+                "Nov 14 22:13:21.500: shop/web-1:40000 -> shop/db-0:5432 policy-verdict INGRESS \
+                 AUDITED (default deny: isolated by shop/deny, shop/zone) (TCP Flags: SYN)",
+            ),
+            (
+                Event {
+                    kind: event_kind::DROP,
+                    reason: Reason::SpoofedSource as u8,
+                    rule: 0,
+                    flags: EVENT_DISABLED,
+                    ..allowed()
+                },
+                "Nov 14 22:13:21.500: shop/web-1:40000 -> shop/db-0:5432 policy-verdict INGRESS \
+                 AUDITED (source address is not the pod's) (enforcement is disabled) \
+                 (TCP Flags: SYN)",
             ),
             (
                 Event { flags: EVENT_REVOKED, ifindex: 99, tcp_flags: 16, ..denied() },

@@ -5,9 +5,11 @@
 pub mod args;
 pub mod client;
 pub mod compact;
+pub mod disable;
 pub mod observe;
 pub mod report;
 pub mod status;
+mod switch_args;
 pub mod terminal;
 pub mod when;
 

@@ -53,6 +53,13 @@ pub fn text(reply: &StatusReply, style: Style) -> String {
             (format!("{} {}", clean(&c.reason), clean(&c.direction)), c.packets.to_string())
         }),
     );
+    page.section(
+        "Packets that would have been dropped",
+        report.spared.iter().map(|s| {
+            let name = format!("{} {} ({})", clean(&s.reason), clean(&s.direction), clean(&s.why));
+            (name, s.packets.to_string())
+        }),
+    );
     page.lost(report);
     page.out
 }
@@ -90,11 +97,15 @@ fn source(report: &StatusReport) -> Vec<(String, String)> {
 fn endpoint(e: &EndpointReport, style: Style) -> (String, String) {
     let name = clean(e.pod.as_deref().unwrap_or("(unknown pod)"));
     let state = match e.state {
+        EndpointState::Enforced if e.audit => style.warn("audited"),
         EndpointState::Enforced => style.good("enforced"),
         EndpointState::Closed => style.warn("closed"),
         EndpointState::Locked => style.bad("locked"),
     };
     let mut text = String::new();
+    if let Some(until) = &e.disabled_until {
+        text.push_str(&format!(" (DISABLED until {until})"));
+    }
     if let Some(reason) = &e.reason {
         text.push_str(&format!(" ({reason})"));
     }
@@ -202,6 +213,7 @@ mod tests {
     use crate::{
         agent::api::{
             AgentReport, CounterReport, LostEvents, MapReport, NotEnforced, PolicyReport,
+            SparedReport,
         },
         source::{
             manifests::Ignored,
@@ -238,6 +250,7 @@ mod tests {
                     started: "2023-11-14T22:13:21Z".into(),
                     revision: 12,
                     armed: true,
+                    disabled_until: None,
                 },
                 source: SourceReport::default(),
                 endpoints: vec![endpoint, locked],
@@ -268,6 +281,12 @@ mod tests {
                     },
                     CounterReport { reason: "Hairpin".into(), ..CounterReport::default() },
                 ],
+                spared: vec![SparedReport {
+                    why: "audit".into(),
+                    reason: "PolicyDenied".into(),
+                    direction: "ingress".into(),
+                    packets: 4,
+                }],
                 lost_events: LostEvents { verdict: 1, trace: 0 },
             },
         }
@@ -303,6 +322,9 @@ Maps
 
 Packets by outcome
   PolicyDenied ingress  3
+
+Packets that would have been dropped
+  PolicyDenied ingress (audit)  4
 
 1 verdict and 0 trace events were lost: more came than the agent could read
 ";

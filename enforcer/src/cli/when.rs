@@ -41,7 +41,7 @@ impl FromStr for When {
 }
 
 /// Nanoseconds of `1h30m`, `90s`, `2d`, `1.5s`.
-fn duration(text: &str) -> Option<i64> {
+pub(super) fn duration(text: &str) -> Option<i64> {
     let mut rest = text;
     let mut total = 0_f64;
     while !rest.is_empty() {

@@ -14,6 +14,7 @@ use super::{
     atom::Atoms,
     binding::{Binding, BoundBy, Knowledge},
     class::Classes,
+    enforcement::Enforcement,
     event::{Event, Labels, Namespace, ObjectKey, Pod, StartPolicy},
     interfaces::{Arrival, Entry, Installed, Interfaces, canonical},
     objects::{Objects, PodChange},
@@ -26,7 +27,7 @@ use super::{
 use crate::policy::{compile, rule::Policy};
 
 /// What the index must be told.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct IndexConfig {
     /// Key of the classes' hash; the same over restarts, and not known to who names labels.
     pub class_key: [u64; 2],
@@ -37,6 +38,8 @@ pub struct IndexConfig {
     pub node: Option<Arc<str>>,
     /// What a pod may do whose policy is not in force yet.
     pub start: StartPolicy,
+    /// What holds for pods whose namespace says nothing, and for interfaces of nobody.
+    pub enforcement: Enforcement,
 }
 
 /// Everything that is known, and what follows from it. See the module's documentation.
@@ -51,6 +54,7 @@ pub struct Index {
     pub(super) tables: Tables,
     /// Prefixes that the last plan left in the kernel.
     pub(super) prefixes: BTreeMap<IpNet, ClassId>,
+    pub(super) enforcement: Enforcement,
     pub(super) revision: u64,
     /// What events since the last plan may have changed.
     pub(super) dirty: Dirty,
@@ -82,7 +86,7 @@ impl Index {
     /// An index that knows nothing yet.
     #[must_use]
     pub fn new(config: IndexConfig) -> Self {
-        let IndexConfig { class_key, first_table, node, start } = config;
+        let IndexConfig { class_key, first_table, node, start, enforcement } = config;
         Self {
             objects: Objects::default(),
             interfaces: Interfaces::default(),
@@ -92,6 +96,7 @@ impl Index {
             services: Services::default(),
             tables: Tables::new(first_table),
             prefixes: BTreeMap::new(),
+            enforcement,
             revision: 0,
             dirty: Dirty::default(),
             sandboxes: Sandboxes::default(),
@@ -248,8 +253,12 @@ impl Index {
     }
 
     fn set_namespace(&mut self, name: &Arc<str>, labels: Option<Labels>) {
+        let audited = self.audits(name);
         if !self.objects.set_namespace(name, labels) {
             return;
+        }
+        if audited != self.audits(name) {
+            self.enforcement_changed(name);
         }
         if let Some(namespace) = self.objects.namespaces.get(name) {
             for pod in namespace.pods.values() {

@@ -22,6 +22,7 @@ pub(super) struct Installed {
     pub(super) table: TableId,
     /// Its pod's policy is not known yet.
     pub(super) starting: bool,
+    pub(super) audit: bool,
 }
 
 /// Who an interface's pod is and what isolates it, as flows name it.

@@ -27,6 +27,7 @@ mod binding;
 mod blocks;
 mod class;
 mod compose;
+mod enforcement;
 pub mod event;
 mod index;
 mod interfaces;
@@ -44,6 +45,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+pub use enforcement::{BadEnforcement, ENFORCEMENT_LABEL, Enforcement};
 pub use index::{Index, IndexConfig};
 pub use remember::Remembered;
 pub use snapshot::KernelState;

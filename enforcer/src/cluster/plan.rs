@@ -79,6 +79,8 @@ pub struct EndpointPlan {
     pub table: TableId,
     /// Isolated for ingress, for egress.
     pub isolated: [bool; 2],
+    /// Nothing is dropped: what would be is counted and told.
+    pub audit: bool,
     /// Something may have turned an allow into a deny: flows are judged once more.
     pub rejudge: bool,
     /// Its pod's policy is not known yet: this is only what may pass at the start.

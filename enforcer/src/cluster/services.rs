@@ -226,12 +226,7 @@ mod tests {
     }
 
     fn index() -> Index {
-        Index::new(IndexConfig {
-            class_key: [1, 2],
-            first_table: 1,
-            node: None,
-            start: crate::cluster::event::StartPolicy::Open,
-        })
+        Index::new(IndexConfig { class_key: [1, 2], first_table: 1, ..IndexConfig::default() })
     }
 
     fn names(index: &mut Index, events: impl IntoIterator<Item = Event>) -> Vec<NameChange> {

@@ -17,6 +17,7 @@ use super::{
     binding::Binding,
     class::{Member, Members},
     compose::{Composition, compose},
+    enforcement::Enforcement,
     event::{NamedPort, ObjectKey, Pod},
     index::{Dirty, Index},
     interfaces::{Installed, Named},
@@ -118,18 +119,26 @@ impl Index {
         let mut switches = Vec::new();
         for ifindex in endpoints {
             let Some(entry) = self.interfaces.entries.get(&ifindex) else { continue };
-            let (content, addresses, named) = match &entry.binding {
+            let (content, addresses, named, audit) = match &entry.binding {
                 Binding::Waiting | Binding::Unenforceable { .. } => continue,
-                Binding::Closed { addresses, .. } => (Content::closed(), addresses.clone(), None),
+                Binding::Closed { addresses, .. } => {
+                    let audit = self.enforcement == Enforcement::Audit;
+                    (Content::closed(), addresses.clone(), None, audit)
+                }
                 Binding::Starting { addresses, sandbox, .. } => {
                     let (addresses, sandbox) = (addresses.clone(), sandbox.clone());
+                    let audit = match &sandbox {
+                        Some(sandbox) => self.audits(&sandbox.pod.namespace),
+                        None => self.enforcement == Enforcement::Audit,
+                    };
                     let named = sandbox.map(|sandbox| Named::of_sandbox(&sandbox));
-                    (self.start_content(), addresses, named)
+                    (self.start_content(), addresses, named, audit)
                 }
                 Binding::Bound { pod, addresses, .. } => {
                     let (pod, addresses) = (Arc::clone(pod), addresses.clone());
                     let (content, isolating) = self.content_for(&pod, &mut compiled);
-                    (content, addresses, Some(Named { pod, isolating }))
+                    let audit = self.audits(&pod.key.namespace);
+                    (content, addresses, Some(Named { pod, isolating }), audit)
                 }
             };
             let (table, is_new) = self.tables.acquire(content);
@@ -141,7 +150,7 @@ impl Index {
             let Some(entry) = self.interfaces.entries.get_mut(&ifindex) else { continue };
             let name = Arc::clone(&entry.interface.name);
             let starting = matches!(entry.binding, Binding::Starting { .. });
-            let installed = Installed { name, addresses, table, starting };
+            let installed = Installed { name, addresses, table, audit, starting };
             let old = entry.installed.replace(installed.clone());
             let altered = old.as_ref() != Some(&installed);
             if let Some(named) = named
@@ -330,14 +339,16 @@ impl Index {
     /// What the plan must say of an interface; nothing of one that is not enforced on.
     pub(super) fn endpoint_plan(&self, ifindex: u32, rejudge: bool) -> Option<EndpointPlan> {
         let entry = self.interfaces.entries.get(&ifindex)?;
-        let Installed { name, addresses, table, starting } = entry.installed.clone()?;
+        let Installed { name, addresses, table, audit, starting } = entry.installed.clone()?;
         let isolated = self.tables.get(table)?.isolated();
+        let interface = name;
         Some(EndpointPlan {
             ifindex,
-            interface: name,
+            interface,
             addresses,
             table,
             isolated,
+            audit,
             rejudge,
             starting,
         })

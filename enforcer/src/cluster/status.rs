@@ -37,6 +37,8 @@ pub struct EndpointStatus {
     pub isolated: [bool; 2],
     /// Policies that isolate it, for ingress and for egress.
     pub isolating: [Vec<ObjectName>; 2],
+    /// Nothing is dropped, only audited.
+    pub audit: bool,
     /// Verdict table.
     pub table: TableId,
     /// Why it is closed, while the pod's policy is not known yet.
@@ -192,6 +194,7 @@ impl Index {
             addresses: installed.addresses.clone(),
             isolated: self.tables.get(installed.table)?.isolated(),
             isolating,
+            audit: installed.audit,
             table: installed.table,
             starting: match &entry.binding {
                 Binding::Starting { reason, .. } => Some(reason.clone()),

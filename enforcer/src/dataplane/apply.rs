@@ -8,8 +8,8 @@ use std::{
 
 use aya::maps::MapError;
 use enforcer_common::abi::{
-    ClassId, INTERVAL_SLOTS, Interval, MAP_CIDRS4, MAP_CT4, MAP_INTERVALS, MAP_PEERS, MAP_ROWS,
-    Peer, PolicyWord, Row, RowKey,
+    ClassId, EP_AUDIT, INTERVAL_SLOTS, Interval, MAP_CIDRS4, MAP_CT4, MAP_INTERVALS, MAP_PEERS,
+    MAP_ROWS, Peer, PolicyWord, Row, RowKey,
 };
 use ipnet::IpNet;
 
@@ -280,17 +280,26 @@ impl Kernel {
     }
 
     fn set_endpoint(&mut self, plan: &EndpointPlan, applied: &mut Applied) {
-        let EndpointPlan { ifindex, interface, addresses, table, isolated, rejudge, starting: _ } =
-            plan;
+        let EndpointPlan {
+            ifindex,
+            interface,
+            addresses,
+            table,
+            isolated,
+            audit,
+            rejudge,
+            starting: _,
+        } = plan;
         self.pending.endpoints.remove(ifindex);
         let known = self.endpoints.by_ifindex.get(ifindex);
         let generation = known.map_or(0, |armed| armed.word.generation());
         let generation = if *rejudge { generation.wrapping_add(1) } else { generation };
         let word = PolicyWord::new(*table, *isolated, generation);
         let result = if known.is_some() {
+            self.endpoints.audit(&self.maps, *ifindex, *audit);
             self.endpoints.switch(&mut self.maps, *ifindex, word, addresses)
         } else {
-            self.arm(*ifindex, interface, word, addresses)
+            self.arm(plan, word)
         };
         if self.pending.locks(*table) {
             self.endpoints.lock(&self.maps, *ifindex, true);
@@ -307,16 +316,13 @@ impl Kernel {
         }
     }
 
-    fn arm(
-        &mut self,
-        ifindex: u32,
-        interface: &str,
-        word: PolicyWord,
-        addresses: &[IpAddr],
-    ) -> Result<(), DataplaneError> {
+    fn arm(&mut self, plan: &EndpointPlan, word: PolicyWord) -> Result<(), DataplaneError> {
+        let EndpointPlan { ifindex, interface, addresses, audit, .. } = plan;
+        let ifindex = *ifindex;
+        let flags = if *audit { EP_AUDIT } else { 0 };
         let pickup_until = self.arrival.as_ref().map_or(0, |arrival| arrival.pickup_until);
         let (maps, quotas) = (&mut self.maps, self.quotas);
-        let new = New { ifindex, interface, word, addresses, quotas, pickup_until };
+        let new = New { ifindex, interface, word, addresses, quotas, pickup_until, flags };
         let slot = self.endpoints.arm(maps, &new)?;
         if let Some(arrival) = &self.arrival {
             let node = &self.node_addresses;

@@ -8,8 +8,8 @@ use std::{
 };
 
 use enforcer_common::abi::{
-    Addr, AddrKey, ENDPOINT_SLOTS, EP_ADDR4, EP_ADDR6, EP_LOCKED, EP_MORE_ADDRS, Endpoint,
-    EndpointState, MAP_IFINDEX_SLOT, MAP_POD_ADDRS, PolicyWord,
+    Addr, AddrKey, ENDPOINT_SLOTS, EP_ADDR4, EP_ADDR6, EP_AUDIT, EP_LOCKED, EP_MORE_ADDRS,
+    EP_SHADOW, Endpoint, EndpointState, MAP_IFINDEX_SLOT, MAP_POD_ADDRS, PolicyWord,
 };
 
 use super::{
@@ -43,7 +43,12 @@ pub(super) struct New<'a> {
     pub(super) quotas: Quotas,
     /// See `abi::Endpoint::pickup_until`.
     pub(super) pickup_until: u64,
+    /// Bits of `abi::Endpoint::flags` that do not follow from the addresses.
+    pub(super) flags: u32,
 }
+
+/// Bits that a change of addresses leaves alone.
+const KEPT_BITS: u32 = EP_LOCKED | EP_AUDIT | EP_SHADOW;
 
 /// All armed endpoints of this node.
 #[derive(Debug, Default)]
@@ -107,7 +112,7 @@ impl Endpoints {
     /// Writes the record of a new endpoint: everything, then the interface index that makes the
     /// programs see it.
     pub(super) fn arm(&mut self, maps: &mut Maps, new: &New<'_>) -> Result<u32, DataplaneError> {
-        let New { ifindex, interface, word, addresses, quotas, pickup_until } = *new;
+        let New { ifindex, interface, word, addresses, quotas, pickup_until, flags } = *new;
         let slot = self
             .take(maps, ifindex)?
             .ok_or_else(|| DataplaneError::Slots { interface: interface.to_owned() })?;
@@ -120,6 +125,9 @@ impl Endpoints {
         set(offset_of!(Endpoint, quota_established), quotas.established);
         array.u64(slot, offset_of!(Endpoint, pickup_until)).store(pickup_until, Ordering::Relaxed);
         array.u64(slot, offset_of!(Endpoint, policy)).store(word.0, Ordering::Relaxed);
+        // Whoever was in the slot before may have been switched off; this one is not.
+        array.u64(slot, offset_of!(Endpoint, disabled_until)).store(0, Ordering::Relaxed);
+        set(offset_of!(Endpoint, flags), flags & KEPT_BITS);
         self.write_addresses(maps, slot, addresses)?;
         maps.endpoints.u32(slot, offset_of!(Endpoint, ifindex)).store(ifindex, Ordering::Release);
         let armed = Armed { slot, word, addresses: addresses.to_vec(), locked: false };
@@ -137,7 +145,7 @@ impl Endpoints {
             maps.pod_addrs.keys().flatten().filter(|key| key.slot == slot).collect();
         let flags = maps.endpoints.u32(slot, offset_of!(Endpoint, flags));
         // Without addresses nothing is the pod's own: closed while they change.
-        flags.store(flags.load(Ordering::Relaxed) & EP_LOCKED, Ordering::Release);
+        flags.store(flags.load(Ordering::Relaxed) & KEPT_BITS, Ordering::Release);
         let mut bits = flags.load(Ordering::Relaxed);
         let mut more = Vec::new();
         for address in addresses {
@@ -210,11 +218,13 @@ impl Endpoints {
             return;
         }
         armed.locked = locked;
-        let flags = maps.endpoints.u32(armed.slot, offset_of!(Endpoint, flags));
-        if locked {
-            flags.fetch_or(EP_LOCKED, Ordering::Release);
-        } else {
-            flags.fetch_and(!EP_LOCKED, Ordering::Release);
+        set_bit(maps, armed.slot, EP_LOCKED, locked);
+    }
+
+    /// Has an endpoint audited only, or enforced again.
+    pub(super) fn audit(&self, maps: &Maps, ifindex: u32, audit: bool) {
+        if let Some(armed) = self.by_ifindex.get(&ifindex) {
+            set_bit(maps, armed.slot, EP_AUDIT, audit);
         }
     }
 
@@ -230,6 +240,8 @@ impl Endpoints {
         let slot = armed.slot;
         maps.endpoints.u32(slot, offset_of!(Endpoint, ifindex)).store(0, Ordering::Release);
         maps.endpoints.u64(slot, offset_of!(Endpoint, policy)).store(0, Ordering::Relaxed);
+        let disabled_until = offset_of!(Endpoint, disabled_until);
+        maps.endpoints.u64(slot, disabled_until).store(0, Ordering::Relaxed);
         self.write_addresses(maps, slot, &[])?;
         maps.endpoints.u32(slot, offset_of!(Endpoint, flags)).store(0, Ordering::Relaxed);
         if slot != ifindex & (ENDPOINT_SLOTS - 1) {
@@ -239,5 +251,15 @@ impl Endpoints {
         }
         self.used.remove(&slot);
         Ok(Some(slot))
+    }
+}
+
+/// Sets or clears a bit of an endpoint's flags.
+fn set_bit(maps: &Maps, slot: u32, bit: u32, set: bool) {
+    let flags = maps.endpoints.u32(slot, offset_of!(Endpoint, flags));
+    if set {
+        flags.fetch_or(bit, Ordering::Release);
+    } else {
+        flags.fetch_and(!bit, Ordering::Release);
     }
 }

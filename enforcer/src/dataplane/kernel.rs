@@ -2,16 +2,17 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
+    mem::offset_of,
     net::IpAddr,
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use aya::{Ebpf, programs::SchedClassifier};
 use enforcer_common::abi::{
-    COUNTER_SLOTS, CtEntry, CtKey4, CtKey6, Direction, INTERVAL_SLOTS, Interval, MAP_CT4, MAP_META,
-    MAP_NODE_ADDRS, Meta, PolicyWord, RowKey, TABLE_MASK, lane,
+    CONTROL_AUDIT, COUNTER_SLOTS, Control, CtEntry, CtKey4, CtKey6, Direction, INTERVAL_SLOTS,
+    Interval, MAP_CT4, MAP_META, MAP_NODE_ADDRS, Meta, PolicyWord, RowKey, TABLE_MASK, lane,
 };
 
 use super::{
@@ -261,7 +262,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// Counters by index (see `abi::counter_index`), summed over CPUs.
+    /// Counters by index (see `abi::counter_index` and `abi::Spared`), summed over CPUs.
     ///
     /// # Errors
     /// If the map cannot be read.
@@ -273,6 +274,12 @@ impl Kernel {
             })
             .collect::<Result<_, _>>()
             .map_err(|error| failed("read", enforcer_common::abi::MAP_COUNTERS, error))
+    }
+
+    /// Has interfaces without an endpoint audited only, or closed.
+    pub fn audit_unknown(&self, audit: bool) {
+        let flags = self.maps.control.u32(0, offset_of!(Control, flags));
+        flags.store(if audit { CONTROL_AUDIT } else { 0 }, Ordering::Release);
     }
 
     /// Events lost by lane, summed over CPUs.

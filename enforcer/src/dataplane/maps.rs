@@ -8,9 +8,9 @@ use aya::{
     maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf, lpm_trie::Key},
 };
 use enforcer_common::abi::{
-    self, Addr, AddrKey, COUNTER_SLOTS, Cidr4, Cidr6, ClassId, CtEntry, CtKey4, CtKey6,
+    self, Addr, AddrKey, COUNTER_SLOTS, Cidr4, Cidr6, ClassId, Control, CtEntry, CtKey4, CtKey6,
     ENDPOINT_SLOTS, Endpoint, EndpointState, FragEntry, FragKey, INTERVAL_SLOTS, Interval, Meta,
-    Peer, Row, RowKey, lane,
+    Peer, Row, RowKey, ToldKey, lane,
 };
 use ipnet::IpNet;
 
@@ -47,6 +47,8 @@ pub(super) const SHAPES: &[Shape] = &[
     shape::<CtKey4, CtEntry>(abi::MAP_CT4, "Hash", None),
     shape::<CtKey6, CtEntry>(abi::MAP_CT6, "Hash", None),
     shape::<FragKey, FragEntry>(abi::MAP_FRAGMENTS, "LruHash", None),
+    shape::<ToldKey, u64>(abi::MAP_TOLD, "LruHash", None),
+    shape::<u32, Control>(abi::MAP_CONTROL, "Array", Some(1)),
     shape::<u32, u64>(abi::MAP_COUNTERS, "PerCpuArray", Some(COUNTER_SLOTS)),
     shape::<u32, u64>(abi::MAP_LOST, "PerCpuArray", Some(lane::COUNT)),
     Shape { name: abi::MAP_VERDICT_RING, kind: "RingBuf", key: 0, value: 0, entries: None },
@@ -68,6 +70,7 @@ pub(super) struct Maps {
     pub(super) intervals: Array<MapData, Interval>,
     pub(super) ct4: HashMap<MapData, CtKey4, CtEntry>,
     pub(super) ct6: HashMap<MapData, CtKey6, CtEntry>,
+    pub(super) control: SharedArray,
     pub(super) counters: PerCpuArray<MapData, u64>,
     pub(super) lost: PerCpuArray<MapData, u64>,
     pub(super) meta: Array<MapData, Meta>,
@@ -106,10 +109,11 @@ where
 fn shared(
     ebpf: &mut Ebpf,
     name: &'static str,
+    entries: u32,
     stride: usize,
 ) -> Result<SharedArray, DataplaneError> {
     match take(ebpf, name)? {
-        Map::Array(data) => SharedArray::map(data.fd(), ENDPOINT_SLOTS, stride),
+        Map::Array(data) => SharedArray::map(data.fd(), entries, stride),
         _ => Err(DataplaneError::Missing { what: "array map", name }),
     }
 }
@@ -126,8 +130,13 @@ pub(super) fn failed(
 /// Takes all maps out of a loaded object.
 pub(super) fn open(ebpf: &mut Ebpf) -> Result<(Maps, RingMaps), DataplaneError> {
     let maps = Maps {
-        endpoints: shared(ebpf, abi::MAP_ENDPOINTS, size_of::<Endpoint>())?,
-        endpoint_state: shared(ebpf, abi::MAP_ENDPOINT_STATE, size_of::<EndpointState>())?,
+        endpoints: shared(ebpf, abi::MAP_ENDPOINTS, ENDPOINT_SLOTS, size_of::<Endpoint>())?,
+        endpoint_state: shared(
+            ebpf,
+            abi::MAP_ENDPOINT_STATE,
+            ENDPOINT_SLOTS,
+            size_of::<EndpointState>(),
+        )?,
         ifindex_slot: typed(ebpf, abi::MAP_IFINDEX_SLOT)?,
         pod_addrs: typed(ebpf, abi::MAP_POD_ADDRS)?,
         node_addrs: typed(ebpf, abi::MAP_NODE_ADDRS)?,
@@ -138,6 +147,7 @@ pub(super) fn open(ebpf: &mut Ebpf) -> Result<(Maps, RingMaps), DataplaneError> 
         intervals: typed(ebpf, abi::MAP_INTERVALS)?,
         ct4: typed(ebpf, abi::MAP_CT4)?,
         ct6: typed(ebpf, abi::MAP_CT6)?,
+        control: shared(ebpf, abi::MAP_CONTROL, 1, size_of::<Control>())?,
         counters: typed(ebpf, abi::MAP_COUNTERS)?,
         lost: typed(ebpf, abi::MAP_LOST)?,
         meta: typed(ebpf, abi::MAP_META)?,

@@ -7,6 +7,7 @@
 pub mod adopt;
 mod apply;
 mod attach;
+mod disable;
 mod endpoints;
 pub mod error;
 mod intervals;
@@ -23,8 +24,9 @@ mod sys;
 
 pub use apply::Applied;
 pub use attach::AttachMode;
+pub use disable::{Disabled, Switches};
 pub use error::DataplaneError;
 pub use kernel::{Kernel, KernelConfig};
 pub use maps::RingMaps;
 pub use remove::{attached_anywhere, remove};
-pub use sys::{may_load, monotonic};
+pub use sys::{is_root, may_load, monotonic, user};

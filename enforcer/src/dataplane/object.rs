@@ -106,7 +106,7 @@ pub fn program<'a>(
 
 /// The library opens a pinned map of any shape and then writes past the end of a value: so every
 /// pin is checked before its first use.
-fn check_pin(path: &Path, shape: &maps::Shape) -> Result<(), DataplaneError> {
+pub(super) fn check_pin(path: &Path, shape: &maps::Shape) -> Result<(), DataplaneError> {
     if !path.exists() {
         return Ok(());
     }

@@ -56,6 +56,21 @@ pub fn may_load() -> bool {
     has(CAP_NET_ADMIN) && ((has(CAP_BPF) && has(CAP_PERFMON)) || has(CAP_SYS_ADMIN))
 }
 
+/// Whether this process acts as root.
+#[must_use]
+pub fn is_root() -> bool {
+    // SAFETY: the call has no preconditions and cannot fail.
+    let user = unsafe { libc::geteuid() };
+    user == 0
+}
+
+/// The user that started this process.
+#[must_use]
+pub fn user() -> u32 {
+    // SAFETY: the call has no preconditions and cannot fail.
+    unsafe { libc::getuid() }
+}
+
 /// `CLOCK_MONOTONIC`, ns: the clock of events and conntrack.
 #[must_use]
 pub fn monotonic() -> u64 {

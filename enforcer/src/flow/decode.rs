@@ -8,8 +8,8 @@ use std::{
 
 use enforcer_common::{
     abi::{
-        Addr, Direction, EVENT_MASQUERADED, EVENT_REPLY, EVENT_REVOKED, EVENT_UNPARSED, Event,
-        RuleId, event_kind,
+        Addr, Direction, EVENT_AUDIT, EVENT_DISABLED, EVENT_MASQUERADED, EVENT_REPLY,
+        EVENT_REVOKED, EVENT_UNPARSED, Event, RuleId, Spared, event_kind,
     },
     reason::{FIRST_DROP, Reason},
 };
@@ -128,6 +128,8 @@ pub struct RawFlow {
     pub masqueraded: bool,
     /// An established flow that is no longer allowed.
     pub revoked: bool,
+    /// It would have been dropped and passed.
+    pub spared: Option<Spared>,
     /// Slot of another local pod that a masqueraded packet was judged as, else 0.
     pub hidden_slot: u16,
 }
@@ -159,6 +161,11 @@ pub fn decode(bytes: &[u8]) -> Result<RawFlow, DecodeError> {
         event_kind::TRACE => EventKind::Trace,
         other => EventKind::Unknown(other),
     };
+    let spared = if flags & EVENT_AUDIT != 0 {
+        Some(Spared::Audit)
+    } else {
+        (flags & EVENT_DISABLED != 0).then_some(Spared::Disabled)
+    };
     let reason = event[offset_of!(Event, reason)];
     let direction = event[offset_of!(Event, direction)];
     Ok(RawFlow {
@@ -181,6 +188,7 @@ pub fn decode(bytes: &[u8]) -> Result<RawFlow, DecodeError> {
         reply: flags & EVENT_REPLY != 0,
         masqueraded: flags & EVENT_MASQUERADED != 0,
         revoked: flags & EVENT_REVOKED != 0,
+        spared,
         hidden_slot: u16_at(offset_of!(Event, hidden_slot)),
     })
 }
@@ -253,6 +261,11 @@ pub(crate) mod tests {
         assert_eq!(raw.reason, ReasonCode::Known(Reason::PolicyDenied));
         assert_eq!(raw.direction, Some(Direction::Egress));
         assert!(raw.reply && raw.revoked && !raw.masqueraded);
+        assert_eq!(raw.spared, None);
+        for (flag, spared) in [(EVENT_AUDIT, Spared::Audit), (EVENT_DISABLED, Spared::Disabled)] {
+            let raw = decode(&image(&Event { flags: flag, ..event })).unwrap();
+            assert_eq!((raw.spared, raw.revoked), (Some(spared), false));
+        }
     }
 
     #[test]

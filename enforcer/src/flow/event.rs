@@ -24,6 +24,29 @@ pub enum DecidedBy {
     Isolation(Arc<[ObjectKey]>),
 }
 
+/// What became of a flow's packet, as Hubble names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It passed.
+    Forwarded,
+    /// It was dropped.
+    Dropped,
+    /// It passed because the pod is only audited, or enforcement is switched off.
+    Audit,
+}
+
+impl Verdict {
+    /// Hubble's name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Forwarded => "FORWARDED",
+            Self::Dropped => "DROPPED",
+            Self::Audit => "AUDIT",
+        }
+    }
+}
+
 /// A named flow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Flow {
@@ -72,10 +95,21 @@ pub fn connection_direction(raw: &RawFlow) -> Option<Direction> {
 }
 
 impl Flow {
+    /// What became of the packet.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        let Self { raw, .. } = self;
+        match raw.spared {
+            Some(_) => Verdict::Audit,
+            None if raw.reason.is_drop() || raw.kind == EventKind::Drop => Verdict::Dropped,
+            None => Verdict::Forwarded,
+        }
+    }
+
     /// Whether the packet was dropped.
     #[must_use]
     pub fn is_dropped(&self) -> bool {
-        self.raw.reason.is_drop() || self.raw.kind == EventKind::Drop
+        self.verdict() == Verdict::Dropped
     }
 }
 

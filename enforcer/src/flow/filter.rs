@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     decode::{EventKind, ReasonCode},
-    event::{Flow, connection_direction},
+    event::{Flow, Verdict, connection_direction},
     names::{self, proto},
 };
 use crate::cluster::plan::PodIdentity;
@@ -53,7 +53,7 @@ pub struct FilterSpec {
     pub port: Sides,
     /// Addresses or CIDRs.
     pub ip: Sides,
-    /// `FORWARDED`, `DROPPED`.
+    /// `FORWARDED`, `DROPPED`, `AUDIT`.
     pub verdict: Vec<String>,
     /// `tcp`, `udp`, `sctp`, `icmp`, `icmpv4`, `icmpv6`.
     pub protocol: Vec<String>,
@@ -93,9 +93,10 @@ impl Filter {
         filter.sides("ip", &spec.ip, |text| net(&text))?;
         filter.any("verdict", &spec.verdict, |text| {
             Ok(match text.to_ascii_uppercase().as_str() {
-                "FORWARDED" => |flow: &Flow| !flow.is_dropped(),
-                "DROPPED" => |flow: &Flow| flow.is_dropped(),
-                _ => return Err("must be FORWARDED or DROPPED"),
+                "FORWARDED" => |flow: &Flow| flow.verdict() == Verdict::Forwarded,
+                "DROPPED" => |flow: &Flow| flow.verdict() == Verdict::Dropped,
+                "AUDIT" => |flow: &Flow| flow.verdict() == Verdict::Audit,
+                _ => return Err("must be FORWARDED, DROPPED or AUDIT"),
             })
         })?;
         filter.any("protocol", &spec.protocol, |text| {
@@ -123,7 +124,9 @@ impl Filter {
             Ok(match text.to_ascii_lowercase().as_str() {
                 // A denied flow is a drop too: Hubble reports it as both.
                 "drop" => |flow: &Flow| flow.is_dropped(),
-                "policy-verdict" => |flow: &Flow| flow.raw.kind == EventKind::Verdict,
+                "policy-verdict" => |flow: &Flow| {
+                    flow.raw.kind == EventKind::Verdict || flow.verdict() == Verdict::Audit
+                },
                 "trace" => |flow: &Flow| flow.raw.kind == EventKind::Trace,
                 _ => return Err("must be drop, policy-verdict or trace"),
             })
@@ -277,7 +280,7 @@ fn reason(text: String) -> Result<impl Fn(&Flow) -> bool + Send + Sync, &'static
 
 #[cfg(test)]
 mod tests {
-    use enforcer_common::abi::{Event, event_kind};
+    use enforcer_common::abi::{EVENT_AUDIT, EVENT_DISABLED, Event, event_kind};
 
     use super::*;
     use crate::flow::event::tests::{addr, allowed, denied, flow};
@@ -350,6 +353,27 @@ mod tests {
             (FilterSpec { kind: texts(&["drop"]), protocol: texts(&["tcp"]), ..spec() }, "D"),
         ] {
             assert_eq!(chosen(&spec), expected, "{spec:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_audited_is_neither_forwarded_nor_dropped() {
+        let spoofed = Event {
+            kind: event_kind::DROP,
+            reason: Reason::SpoofedSource as u8,
+            flags: EVENT_AUDIT,
+            ..allowed()
+        };
+        let disabled = Event { flags: EVENT_DISABLED, ..denied() };
+        for event in [Event { flags: EVENT_AUDIT, ..denied() }, disabled, spoofed] {
+            for (verdict, expected) in [("audit", true), ("FORWARDED", false), ("DROPPED", false)] {
+                let filter = Filter::new(&FilterSpec { verdict: texts(&[verdict]), ..spec() });
+                assert_eq!(filter.unwrap().matches(&flow(&event)), expected, "{verdict}");
+            }
+            for (kind, expected) in [("policy-verdict", true), ("drop", false), ("trace", false)] {
+                let filter = Filter::new(&FilterSpec { kind: texts(&[kind]), ..spec() });
+                assert_eq!(filter.unwrap().matches(&flow(&event)), expected, "{kind}");
+            }
         }
     }
 

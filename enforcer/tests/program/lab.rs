@@ -8,7 +8,10 @@ use enforcer::{
     dataplane::{AttachMode, Kernel, KernelConfig},
 };
 use enforcer_common::{
-    abi::{ACTION_ALLOW, Direction, Event, Interval, RowKey, counter_index, event_kind, rule},
+    abi::{
+        ACTION_ALLOW, Direction, EVENT_AUDIT, EVENT_DISABLED, Event, Interval, RowKey, Spared,
+        counter_index, event_kind, rule,
+    },
     reason::Reason,
     verdict::PORT_KEYS,
 };
@@ -47,13 +50,17 @@ pub(crate) struct Lab {
 }
 
 /// What one packet did.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Outcome {
     pub(crate) code: i32,
     /// Every counter that moved, by reason and direction.
     pub(crate) counted: Vec<(Reason, Direction, u64)>,
+    /// Every counter of packets that passed and would have been dropped.
+    pub(crate) spared: Vec<(Spared, Reason, Direction, u64)>,
     /// Events told: kind, reason, rule.
     pub(crate) told: Vec<(u8, Reason, u32)>,
+    /// Flags of those events.
+    pub(crate) flags: Vec<u8>,
 }
 
 /// A row that allows `keys` by [`RULE`] and denies the rest.
@@ -135,6 +142,20 @@ impl Lab {
         });
     }
 
+    /// Has the endpoint audited, or enforced again.
+    pub(crate) fn audit(&mut self, isolated: [bool; 2], audit: bool) {
+        let endpoint = EndpointPlan { audit, ..endpoint(TABLE, isolated, false) };
+        self.plan(Plan { endpoints_set: vec![endpoint], ..Plan::default() });
+    }
+
+    /// Gives the friends' addresses their class again, and moves no generation.
+    pub(crate) fn find_friends(&mut self) {
+        self.plan(Plan {
+            peers_set: vec![(IpAddr::from(FRIEND4), FRIENDS), (IpAddr::from(FRIEND6), FRIENDS)],
+            ..Plan::default()
+        });
+    }
+
     /// Runs one packet that came in by another interface.
     pub(crate) fn run(&mut self, direction: Direction, packet: &[u8]) -> Outcome {
         self.run_from(direction, packet, 2)
@@ -157,7 +178,7 @@ impl Lab {
         };
         let result = self.kernel.program(direction).unwrap().test_run(options).unwrap();
         let counters = self.kernel.counters().unwrap();
-        let mut counted = Vec::new();
+        let (mut counted, mut spared) = (Vec::new(), Vec::new());
         for reason in Reason::ALL {
             for direction in Direction::BOTH {
                 let index = counter_index(*reason as u8, direction) as usize;
@@ -165,21 +186,29 @@ impl Lab {
                 if moved > 0 {
                     counted.push((*reason, direction, moved));
                 }
+                for why in Spared::ALL {
+                    let index = why.counter_index(*reason as u8, direction) as usize;
+                    let moved = counters[index] - self.counters[index];
+                    if moved > 0 {
+                        spared.push((why, *reason, direction, moved));
+                    }
+                }
             }
         }
         self.counters = counters;
-        let mut told = Vec::new();
+        let (mut told, mut flags) = (Vec::new(), Vec::new());
         self.rings.drain(|bytes| {
             let event = read(bytes);
             told.push((event.kind, Reason::from_u8(event.reason).unwrap(), event.rule));
+            flags.push(event.flags);
         });
-        Outcome { code: result.return_value as i32, counted, told }
+        Outcome { code: result.return_value as i32, counted, spared, told, flags }
     }
 
     /// Runs a packet that must pass without a trace: established.
     pub(crate) fn fast(&mut self, direction: Direction, packet: &[u8]) {
         let outcome = self.run(direction, packet);
-        assert_eq!(outcome, Outcome { code: PASS, counted: vec![], told: vec![] });
+        assert_eq!(outcome, Outcome { code: PASS, ..Outcome::default() });
     }
 
     /// Runs a packet that must be counted once under `reason`, and be told or not.
@@ -200,6 +229,7 @@ pub(crate) fn expect(outcome: &Outcome, direction: Direction, reason: Reason, to
     let code = if reason.is_drop() { DROP } else { PASS };
     assert_eq!(outcome.code, code, "{outcome:?}");
     assert_eq!(outcome.counted, vec![(reason, direction, 1)], "{outcome:?}");
+    assert_eq!(outcome.spared, vec![], "{outcome:?}");
     let reasons: Vec<_> = outcome.told.iter().map(|(_, reason, _)| *reason).collect();
     assert_eq!(reasons, if told { vec![reason] } else { vec![] }, "{outcome:?}");
     for (kind, _, rule) in &outcome.told {
@@ -218,6 +248,26 @@ fn read(bytes: &[u8]) -> Event {
     unsafe { std::ptr::read_unaligned(bytes.as_ptr().cast()) }
 }
 
+/// Asserts that a packet passed, and only because it was spared.
+pub(crate) fn expect_spared(
+    outcome: &Outcome,
+    direction: Direction,
+    why: Spared,
+    reason: Reason,
+    told: bool,
+) {
+    assert_eq!(outcome.code, PASS, "{outcome:?}");
+    assert_eq!(outcome.spared, vec![(why, reason, direction, 1)], "{outcome:?}");
+    assert_eq!(outcome.counted, vec![], "{outcome:?}");
+    let flag = match why {
+        Spared::Audit => EVENT_AUDIT,
+        Spared::Disabled => EVENT_DISABLED,
+    };
+    let verdicts = outcome.told.iter().zip(&outcome.flags).filter(|(told, _)| told.1 == reason);
+    let flags: Vec<_> = verdicts.map(|(_, flags)| flags & (EVENT_AUDIT | EVENT_DISABLED)).collect();
+    assert_eq!(flags, if told { vec![flag] } else { vec![] }, "{outcome:?}");
+}
+
 pub(crate) fn key(class: u64, direction: Direction) -> RowKey {
     RowKey { class, table: TABLE, direction: direction as u32 }
 }
@@ -234,6 +284,7 @@ pub(crate) fn endpoint(table: u32, isolated: [bool; 2], rejudge: bool) -> Endpoi
         addresses: vec![IpAddr::from(POD4), IpAddr::from(POD6)],
         table,
         isolated,
+        audit: false,
         rejudge,
     }
 }

@@ -9,3 +9,4 @@ mod lab;
 mod packets;
 mod parsing;
 mod senders;
+mod spared;

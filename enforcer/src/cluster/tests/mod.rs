@@ -1,6 +1,7 @@
 //! The index against the API's semantics, against itself made afresh, and halfway through plans.
 
 mod binding;
+mod enforcement;
 mod kernel;
 mod naive;
 mod random;
@@ -17,10 +18,8 @@ use std::{net::IpAddr, sync::Arc};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 
 use super::{
-    Index, IndexConfig,
-    event::{
-        Event, Interface, Labels, NamedPort, Namespace, ObjectKey, Pod, Protocol, StartPolicy,
-    },
+    BadEnforcement, ENFORCEMENT_LABEL, Enforcement, Index, IndexConfig,
+    event::{Event, Interface, Labels, NamedPort, Namespace, ObjectKey, Pod, Protocol},
     plan::Plan,
 };
 
@@ -84,12 +83,7 @@ fn address(text: &str) -> IpAddr {
 }
 
 fn index() -> Index {
-    Index::new(IndexConfig {
-        class_key: [1, 2],
-        first_table: 1,
-        node: None,
-        start: StartPolicy::Open,
-    })
+    Index::new(IndexConfig { class_key: [1, 2], first_table: 1, ..IndexConfig::default() })
 }
 
 /// All plans until nothing is left to do.

@@ -139,6 +139,7 @@ fn index() -> Index {
         first_table: 1,
         node: Some("here".into()),
         start: StartPolicy::Closed,
+        ..IndexConfig::default()
     });
     policies().for_each(|policy| apply_policy(&mut index, policy));
     index

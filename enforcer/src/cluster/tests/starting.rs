@@ -14,7 +14,13 @@ use crate::cluster::{
 };
 
 fn index(start: StartPolicy) -> Index {
-    Index::new(IndexConfig { class_key: [1, 2], first_table: 1, node: Some("here".into()), start })
+    Index::new(IndexConfig {
+        class_key: [1, 2],
+        first_table: 1,
+        node: Some("here".into()),
+        start,
+        ..IndexConfig::default()
+    })
 }
 
 fn appears(index: &mut Index, ifindex: u32, addresses: &str) {

@@ -20,7 +20,7 @@ use super::{
 use crate::cluster::{
     Index, IndexConfig, KernelState,
     binding::Binding,
-    event::{AdoptedInterface, Event, Namespace, ObjectKey, Pod, StartPolicy},
+    event::{AdoptedInterface, Event, Namespace, ObjectKey, Pod},
     plan::Plan,
 };
 
@@ -177,12 +177,8 @@ fn check_against_the_api(index: &Index, state: &KernelState, world: &World, prob
 
 /// An index that is told only what is so now; bindings, which depend on the past, are given.
 fn fresh(index: &Index, cluster: &Cluster) -> Index {
-    let mut fresh = Index::new(IndexConfig {
-        class_key: [1, 2],
-        first_table: 1000,
-        node: None,
-        start: StartPolicy::Open,
-    });
+    let mut fresh =
+        Index::new(IndexConfig { class_key: [1, 2], first_table: 1000, ..IndexConfig::default() });
     for entry in index.interfaces.entries.values() {
         let Binding::Bound { pod, addresses, .. } = &entry.binding else { continue };
         let mut then = Pod::clone(pod);

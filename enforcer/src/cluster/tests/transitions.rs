@@ -9,7 +9,7 @@ use super::{
 };
 use crate::cluster::{
     Index, IndexConfig,
-    event::{Event, Protocol, StartPolicy},
+    event::{Event, Protocol},
     plan::{NameChange, Plan},
 };
 
@@ -174,12 +174,8 @@ fn rule_names_come_before_and_go_after() {
 
 /// Objects in another order, as a restart lists them.
 fn restarted(first_table: u32) -> Index {
-    let mut index = Index::new(IndexConfig {
-        class_key: [1, 2],
-        first_table,
-        node: None,
-        start: StartPolicy::Open,
-    });
+    let mut index =
+        Index::new(IndexConfig { class_key: [1, 2], first_table, ..IndexConfig::default() });
     apply_veth(&mut index, 7, "10.0.0.1");
     index.apply(Event::Relist {
         pods: vec![

@@ -1,6 +1,6 @@
 //! Flows to their outward form.
 
-use enforcer_common::abi::Direction;
+use enforcer_common::abi::{Direction, Spared};
 use jiff::{Timestamp, tz::Offset};
 
 use super::{
@@ -12,7 +12,7 @@ use crate::{
     cluster::{event::ObjectKey, plan::PodIdentity},
     flow::{
         decode::{EventKind, RawFlow},
-        event::{DecidedBy, Flow, connection_direction},
+        event::{DecidedBy, Flow, Verdict, connection_direction},
         names::{self, proto},
     },
 };
@@ -54,10 +54,12 @@ pub fn lost(count: u64, node: &str, now: i64) -> Response {
 
 fn json(flow: &Flow, node: &str) -> FlowJson {
     let raw = &flow.raw;
-    let dropped = flow.is_dropped();
+    let verdict = flow.verdict();
+    let dropped = verdict == Verdict::Dropped;
     let code = raw.reason.hubble_code();
     let trace = raw.kind == EventKind::Trace;
     let (kind, sub_type) = match raw.kind {
+        _ if verdict == Verdict::Audit => (TYPE_POLICY_VERDICT, 0),
         EventKind::Trace => (TYPE_TRACE, if is_ingress(raw) { 0 } else { 5 }),
         EventKind::Drop => (TYPE_DROP, i32::try_from(code).unwrap_or(0)),
         EventKind::Verdict | EventKind::Unknown(_) => {
@@ -66,7 +68,7 @@ fn json(flow: &Flow, node: &str) -> FlowJson {
     };
     let mut out = FlowJson {
         time: timestamp(flow.time),
-        verdict: if dropped { "DROPPED" } else { "FORWARDED" }.to_owned(),
+        verdict: verdict.name().to_owned(),
         drop_reason: dropped.then_some(code),
         drop_reason_desc: dropped.then(|| names::drop_reason(code).to_owned()),
         ip: ip(raw),
@@ -79,7 +81,7 @@ fn json(flow: &Flow, node: &str) -> FlowJson {
         traffic_direction: connection_direction(raw).map(|d| direction(d).to_owned()),
         trace_observation_point: trace
             .then(|| if is_ingress(raw) { "TO_ENDPOINT" } else { "FROM_ENDPOINT" }.to_owned()),
-        is_reply: (raw.kind != EventKind::Drop).then_some(raw.reply),
+        is_reply: (kind != TYPE_DROP).then_some(raw.reply),
         interface: (raw.ifindex != 0).then_some(NetworkInterface { index: raw.ifindex }),
         emitter: Emitter {
             name: "enforcer".to_owned(),
@@ -103,7 +105,7 @@ fn json(flow: &Flow, node: &str) -> FlowJson {
             (connection_direction(raw), policies)
         }
     };
-    *match (at, dropped) {
+    *match (at, verdict != Verdict::Forwarded) {
         (Some(Direction::Ingress), false) => &mut out.ingress_allowed_by,
         (Some(Direction::Ingress), true) => &mut out.ingress_denied_by,
         (_, false) => &mut out.egress_allowed_by,
@@ -202,6 +204,7 @@ fn details(flow: &Flow) -> Details {
         default_deny: raw.rule == enforcer_common::abi::rule::DEFAULT_DENY,
         revoked: raw.revoked,
         masqueraded: raw.masqueraded,
+        disabled: raw.spared == Some(Spared::Disabled),
         ethertype: raw.ethertype.map(|e| format!("{e:#06x}")),
         protocol: raw.proto,
         length: raw.len,
@@ -212,7 +215,7 @@ fn details(flow: &Flow) -> Details {
 #[cfg(test)]
 mod tests {
     use enforcer_common::{
-        abi::{EVENT_REPLY, EVENT_REVOKED, Event, event_kind},
+        abi::{EVENT_AUDIT, EVENT_DISABLED, EVENT_REPLY, EVENT_REVOKED, Event, event_kind},
         reason::Reason,
     };
     use serde_json::{Value, json};
@@ -279,6 +282,20 @@ mod tests {
         let details = &flow["extensions"]["value"];
         assert_eq!((&details["default_deny"], &details["revoked"]), (&json!(true), &json!(true)));
         assert!(flow.get("ingress_allowed_by").is_none());
+    }
+
+    #[test]
+    fn what_was_audited_names_what_would_have_dropped_it() {
+        let flow = &value(&Event { flags: EVENT_AUDIT, ..denied() })["flow"];
+        assert_eq!(flow["verdict"], "AUDIT");
+        assert_eq!(flow["event_type"], json!({"type": 5}));
+        assert_eq!(flow["ingress_denied_by"][0]["name"], "deny");
+        assert!(flow.get("drop_reason").is_none() && flow.get("ingress_allowed_by").is_none());
+        let details = &flow["extensions"]["value"];
+        assert_eq!((&details["reason"], details.get("disabled")), (&json!("PolicyDenied"), None));
+        let flow = &value(&Event { flags: EVENT_DISABLED, ..denied() })["flow"];
+        assert_eq!(flow["verdict"], "AUDIT");
+        assert_eq!(flow["extensions"]["value"]["disabled"], json!(true));
     }
 
     #[test]

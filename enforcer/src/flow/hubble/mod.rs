@@ -45,7 +45,7 @@ pub struct LostEvent {
 pub struct FlowJson {
     /// RFC 3339, ns, UTC.
     pub time: String,
-    /// `FORWARDED` or `DROPPED`.
+    /// `FORWARDED`, `DROPPED` or `AUDIT`.
     pub verdict: String,
     /// Number of the drop reason.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -272,6 +272,9 @@ pub struct Details {
     /// The source is hidden by masquerade.
     #[serde(skip_serializing_if = "is_false")]
     pub masqueraded: bool,
+    /// It passed because enforcement is switched off for a time.
+    #[serde(skip_serializing_if = "is_false")]
+    pub disabled: bool,
     /// Frame type of a frame that is not IP, such as `0x88cc`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ethertype: Option<String>,

@@ -1,0 +1,94 @@
+//! What the programs tell about packets; part of the ABI.
+
+use crate::abi::{Addr, RuleId};
+#[cfg(doc)]
+use crate::abi::{Direction, rule};
+
+/// Key of [`crate::abi::MAP_TOLD`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct ToldKey {
+    /// Source address.
+    pub src: Addr,
+    /// Destination address.
+    pub dst: Addr,
+    /// Host-side interface.
+    pub ifindex: u32,
+    /// Source port.
+    pub src_port: u16,
+    /// Destination port.
+    pub dst_port: u16,
+    /// Frame type of a frame that is not IP, else 0.
+    pub ethertype: u16,
+    /// IP protocol number.
+    pub proto: u8,
+    /// Why it would be dropped.
+    pub reason: u8,
+    /// [`Direction`] as a number.
+    pub direction: u32,
+}
+
+/// [`Event::kind`].
+pub mod event_kind {
+    /// A flow was judged: allowed or denied, see the reason.
+    pub const VERDICT: u8 = 1;
+    /// A packet was dropped for another reason than policy.
+    pub const DROP: u8 = 2;
+    /// A flow's first reply, or the end of a connection.
+    pub const TRACE: u8 = 3;
+}
+
+/// [`Event::flags`]: the packet goes against the flow's opening direction.
+pub const EVENT_REPLY: u8 = 1;
+/// [`Event::flags`]: the source is hidden by masquerade.
+pub const EVENT_MASQUERADED: u8 = 2;
+/// [`Event::flags`]: addresses and ports were not read.
+pub const EVENT_UNPARSED: u8 = 4;
+/// [`Event::flags`]: an established flow that is no longer allowed.
+pub const EVENT_REVOKED: u8 = 8;
+/// [`Event::flags`]: it would have been dropped and passed, [`crate::abi::Spared::Audit`].
+pub const EVENT_AUDIT: u8 = 16;
+/// [`Event::flags`]: it would have been dropped and passed, [`crate::abi::Spared::Disabled`].
+pub const EVENT_DISABLED: u8 = 32;
+
+/// What the programs tell about a packet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C, align(8))]
+pub struct Event {
+    /// When (`CLOCK_MONOTONIC`, ns).
+    pub time: u64,
+    /// Source address.
+    pub src: Addr,
+    /// Destination address.
+    pub dst: Addr,
+    /// Host-side interface.
+    pub ifindex: u32,
+    /// The rule that decided; [`rule`]'s numbers or a dynamic one.
+    pub rule: RuleId,
+    /// Generation of the policy that judged.
+    pub generation: u32,
+    /// Length of the packet, bytes.
+    pub len: u32,
+    /// Source port, or the ICMP type.
+    pub src_port: u16,
+    /// Destination port, or the ICMP code.
+    pub dst_port: u16,
+    /// Slot of the endpoint.
+    pub slot: u16,
+    /// Frame type of a frame that is not IP, else 0.
+    pub ethertype: u16,
+    /// `event_kind::…`.
+    pub kind: u8,
+    /// [`crate::reason::Reason`] as a number.
+    pub reason: u8,
+    /// [`Direction`] as a number.
+    pub direction: u8,
+    /// IP protocol number.
+    pub proto: u8,
+    /// TCP flags, as in byte 13 of the header.
+    pub tcp_flags: u8,
+    /// `EVENT_…` bits.
+    pub flags: u8,
+    /// Slot of another local pod that a masqueraded packet was judged as, else 0.
+    pub hidden_slot: u16,
+}

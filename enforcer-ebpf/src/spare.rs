@@ -1,0 +1,138 @@
+//! What would be dropped and passes all the same: audit, enforcement that is switched off for a
+//! time, and the shadow of the version before.
+//!
+//! Only asked where a packet is about to be dropped, so that what passes costs nothing more. Never
+//! kept: whoever was spared is asked about again at its next packet.
+
+use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
+use enforcer_common::{
+    abi::{
+        CONTROL_AUDIT, EP_AUDIT, EP_SHADOW, EVENT_AUDIT, EVENT_DISABLED, Endpoint, Spared, ToldKey,
+    },
+    conntrack::SECOND,
+    reason::Reason,
+};
+
+use crate::{
+    event, flow, hook,
+    maps::{CONTROL, TOLD, TOLD_KEY},
+    state::{Judged, State},
+};
+
+/// It is dropped.
+pub(crate) const NO: u32 = 0;
+const AUDIT: u32 = Spared::Audit as u32;
+const DISABLED: u32 = Spared::Disabled as u32;
+/// The programs of the version before judge it: nothing is counted, told or kept.
+pub(crate) const SHADOW: u32 = 3;
+
+/// A would-be drop without a flow is told again after so long.
+const TELL_AGAIN: u64 = 60 * SECOND;
+
+/// Reads a word that others write, once.
+#[inline(always)]
+fn read<T: Copy>(word: &T) -> T {
+    let word = &raw const *word;
+    // SAFETY: from a reference to an aligned word.
+    unsafe { word.read_volatile() }
+}
+
+/// Whether enforcement is switched off for the node, or (`audit`) what has no endpoint is in audit.
+#[inline(always)]
+fn node(now: u64, audit: bool) -> u32 {
+    let Some(control) = CONTROL.get_ptr(0) else {
+        return NO;
+    };
+    // SAFETY: array elements live as long as the map.
+    let control = unsafe { &*control };
+    if audit && read(&control.flags) & CONTROL_AUDIT != 0 {
+        AUDIT
+    } else if now < read(&control.disabled_until) {
+        DISABLED
+    } else {
+        NO
+    }
+}
+
+/// Why a packet of an endpoint passes that would be dropped; [`NO`] if it is dropped.
+#[inline(always)]
+pub(crate) fn spared(slot: u32, now: u64) -> u32 {
+    let Some(endpoint) = hook::at(slot) else {
+        return NO;
+    };
+    let Endpoint { flags, disabled_until, .. } = endpoint;
+    let flags = read(flags);
+    if flags & EP_SHADOW != 0 {
+        SHADOW
+    } else if flags & EP_AUDIT != 0 {
+        AUDIT
+    } else if now < read(disabled_until) {
+        DISABLED
+    } else {
+        node(now, false)
+    }
+}
+
+/// Whether a packet on an interface without an endpoint passes; counted then.
+#[inline(always)]
+pub(crate) fn unknown_interface(direction: u32) -> bool {
+    // SAFETY: the helper has no preconditions.
+    let spared = node(unsafe { bpf_ktime_get_coarse_ns() }, true);
+    if spared == NO {
+        return false;
+    }
+    event::count_spared(spared, Reason::EndpointNotReady as u8, direction);
+    true
+}
+
+/// The `EVENT_…` bit of an event about a packet that was spared.
+#[inline(always)]
+pub(crate) fn event_flag(spared: u32) -> u8 {
+    if spared == AUDIT { EVENT_AUDIT } else { EVENT_DISABLED }
+}
+
+/// Whether a would-be drop that leaves no flow was not told lately: an audited pod's packets go on
+/// coming, and an event for each would drown the rest.
+#[inline(never)]
+pub(crate) fn is_new(state: &State, reason: u8) -> bool {
+    let packet = &state.packet;
+    // The chain of calls that leads here has no room on the stack for a key.
+    let Some(key) = TOLD_KEY.get_ptr_mut(0) else {
+        return true;
+    };
+    // SAFETY: a per-CPU value, and TC programs are not re-entered on a CPU.
+    let key = unsafe { &mut *key };
+    *key = ToldKey {
+        src: packet.src,
+        dst: packet.dst,
+        ifindex: state.ifindex,
+        src_port: packet.src_port,
+        dst_port: packet.dst_port,
+        ethertype: packet.ethertype,
+        proto: packet.proto,
+        reason,
+        direction: state.direction,
+    };
+    if let Some(last) = TOLD.get_ptr(&*key) {
+        // SAFETY: preallocated, so the element may come to serve another key meanwhile; then this
+        // one is told too late or too often, no more.
+        let last = unsafe { *last };
+        if state.now.saturating_sub(last) < TELL_AGAIN {
+            return false;
+        }
+    }
+    // Refused only under contention: then it is told again.
+    let _told_again = TOLD.insert(&*key, state.now, 0);
+    true
+}
+
+/// Whether a flow that is not allowed leaves an entry: if it is spared, so that its replies are
+/// known as such, and it is told once. It replaces no flow that lives.
+#[inline(always)]
+pub(crate) fn keeps_flow(state: &State, judged: Judged, mode: u32) -> bool {
+    let by_policy = judged.is(Reason::PolicyDenied) || judged.is(Reason::Locked);
+    if !by_policy || mode == flow::REPLACE_IF_ALLOWED {
+        return false;
+    }
+    matches!(spared(state.slot, state.now), AUDIT | DISABLED)
+}
