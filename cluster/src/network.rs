@@ -22,6 +22,9 @@ use crate::{
 /// Where `ip netns` keeps names.
 const NAMES: &str = "/run/netns";
 
+/// The bridge's own address, a locally administered one.
+const BRIDGE_MAC: &str = "02:e4:f0:ce:00:01";
+
 /// The file of a named namespace.
 pub(crate) fn path(netns: &str) -> PathBuf {
     Path::new(NAMES).join(netns)
@@ -59,7 +62,9 @@ pub(crate) fn make_control(families: Families) -> Result<(), ClusterError> {
     forward(CONTROL)?;
     let mut lines = vec![
         "link set lo up".to_owned(),
-        format!("link add {BRIDGE} type bridge"),
+        // Without an address of its own a bridge takes the lowest of its ports', and changes it
+        // when that port goes: the API server would be out of reach until neighbours notice.
+        format!("link add {BRIDGE} address {BRIDGE_MAC} type bridge"),
         format!("link set {BRIDGE} up"),
         format!("addr add {API_ADDRESS}/{bits4} dev {BRIDGE}"),
         format!("link add host type veth peer name {HOST_LINK} netns 1"),

@@ -39,8 +39,12 @@ enum Task {
         #[arg(long)]
         keep: bool,
     },
-    /// Run every test that needs no cluster, as root.
-    Test,
+    /// Run every test, as root; those that need a cluster only if asked for.
+    Test {
+        /// Also the tests in a real cluster, which is started for them.
+        #[arg(long)]
+        cluster: bool,
+    },
     /// Measure what a packet and a change cost, next to baselines in the same run; as root.
     Bench {
         /// One benchmark only; all of them in turn if not given.
@@ -126,7 +130,7 @@ impl Task {
                 let daemon = daemon::build(workspace, Profile::Release)?;
                 demo::run(demo::Options { keep }, &daemon)?;
             }
-            Self::Test => test::run(workspace)?,
+            Self::Test { cluster } => test::run(workspace, test::Options { cluster })?,
             Self::Bench { which } => bench::run(workspace, which)?,
             Self::Manifests => chart::write_manifests(workspace)?,
             Self::Cluster { command } => cluster::run(workspace, command)?,
@@ -150,7 +154,7 @@ mod tests {
 
     #[test]
     fn unknown_flags_are_refused() {
-        for line in [["xtask", "test", "--cluster"], ["xtask", "demo", "--fast"]] {
+        for line in [["xtask", "test", "--clusters"], ["xtask", "demo", "--fast"]] {
             assert!(Cli::try_parse_from(line).is_err(), "{line:?}");
         }
         assert!(Cli::try_parse_from(["xtask", "demo", "--keep"]).is_ok());

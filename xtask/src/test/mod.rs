@@ -1,4 +1,5 @@
-//! `cargo xtask test`: every test that needs no cluster, and one line that sums them up.
+//! `cargo xtask test`: every test, those in a real cluster if asked for, and one line that sums
+//! them up.
 
 mod summary;
 
@@ -9,6 +10,7 @@ use std::{
 };
 
 use crate::{
+    cluster::{self, ClusterTaskError},
     console,
     daemon::{self, DaemonError, Profile},
     ebpf::{self, EbpfError},
@@ -33,6 +35,9 @@ pub(crate) enum TestError {
     /// The daemon could not be built.
     #[error(transparent)]
     Daemon(#[from] DaemonError),
+    /// What a cluster is made of could not be had.
+    #[error(transparent)]
+    Cluster(#[from] ClusterTaskError),
     /// cargo could not be started.
     #[error(transparent)]
     Process(#[from] ProcessError),
@@ -47,8 +52,15 @@ pub(crate) enum TestError {
     NoneRan,
 }
 
+/// Which tests to run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Options {
+    /// Also those in a real cluster.
+    pub(crate) cluster: bool,
+}
+
 /// Builds what the tests need and runs them all.
-pub(crate) fn run(workspace: &Workspace) -> Result<(), TestError> {
+pub(crate) fn run(workspace: &Workspace, options: Options) -> Result<(), TestError> {
     // First of all: nobody should wait for builds to learn this.
     if !setup::is_root() {
         return Err(TestError::NotRoot);
@@ -63,6 +75,9 @@ pub(crate) fn run(workspace: &Workspace) -> Result<(), TestError> {
     counts.add(cargo_test(workspace, &daemon, &units)?);
     console::step("testing end to end, in network namespaces");
     counts.add(cargo_test(workspace, &daemon, &["--package", "enforcer-tests"])?);
+    if options.cluster {
+        counts.add(in_cluster(workspace, &daemon)?);
+    }
     report(&counts, started.elapsed());
     if counts.failed > 0 {
         Err(TestError::Failed(counts.failed))
@@ -73,6 +88,19 @@ pub(crate) fn run(workspace: &Workspace) -> Result<(), TestError> {
     } else {
         Ok(())
     }
+}
+
+/// The tests in a real cluster, one after the other: there is one cluster at a time.
+fn in_cluster(workspace: &Workspace, daemon: &Path) -> Result<Counts, TestError> {
+    let assets = cluster::prepare(workspace)?;
+    console::step("testing in a real cluster");
+    let mut command = workspace.cargo();
+    command
+        .args(["test", "--package", "enforcer-cluster", "--features", "cluster-tests"])
+        .args(["--test", "*", "--", "--test-threads=1"])
+        .env("ENFORCER_BIN", daemon)
+        .env("ENFORCER_CLUSTER", assets.layout().root());
+    Ok(count(&mut command)?)
 }
 
 fn report(counts: &Counts, elapsed: Duration) {
