@@ -14,6 +14,7 @@ pub mod flow;
 pub mod gate;
 pub mod metrics;
 pub mod policy;
+pub mod rivals;
 pub mod source;
 
 pub use dataplane::error::chain as error_chain;

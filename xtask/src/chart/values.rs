@@ -5,7 +5,7 @@ use super::{ChartError, helm::Helm};
 use crate::process::ProcessError;
 
 /// Values that must be refused, and what the refusal must name.
-const REFUSED: [(&str, &str); 14] = [
+const REFUSED: [(&str, &str); 15] = [
     ("enforcment=audit", "enforcment"),
     ("enforcement=maybe", "enforcement"),
     ("start=opened", "start"),
@@ -15,6 +15,7 @@ const REFUSED: [(&str, &str); 14] = [
     ("conntrackEntries=12", "conntrackEntries"),
     ("conntrackEntries=many", "conntrackEntries"),
     ("cniCacheDir=var/lib/cni", "cniCacheDir"),
+    ("dnsService=kube-dns", "dnsService"),
     ("image.digest=sha256:1234", "digest"),
     ("extraArgs={-x}", "extraArgs"),
     ("maxSurge=0", "maxSurge"),
@@ -23,8 +24,9 @@ const REFUSED: [(&str, &str); 14] = [
 ];
 
 /// Values with a text that must then be there.
-const TAKEN: [(&str, &str); 9] = [
+const TAKEN: [(&str, &str); 10] = [
     ("enforcement=audit", "--enforcement=audit\n"),
+    ("start=closed-except-dns", "--dns-service=kube-system/kube-dns\n"),
     ("conntrackEntries=1048576", "--conntrack-entries=1048576\n"),
     ("ignoreInterfaces={lxc*,tap0}", "\"--ignore-interface=lxc*\"\n"),
     ("metricsAddress=[::]:9000", "host: \"::1\"\n              port: 9000\n"),
@@ -36,11 +38,12 @@ const TAKEN: [(&str, &str); 9] = [
 ];
 
 /// Values with a text that must then not be there.
-const ABSENT: [(&str, &str); 5] = [
+const ABSENT: [(&str, &str); 6] = [
     ("removeTaint=false", "patch]\n  - apiGroups: [\"\"]"),
     ("cniCacheDir=", "cni"),
     ("metricsAddress=", "httpGet"),
     ("gate=none", "nri"),
+    ("start=closed", "dns-service"),
     ("mode=remove", "serviceAccountName"),
 ];
 

@@ -10,6 +10,7 @@ pub mod conntrack;
 pub mod discover;
 pub mod error;
 pub mod links;
+pub mod nftables;
 pub mod peers;
 pub mod rcu;
 mod socket;
@@ -17,7 +18,7 @@ mod sys;
 pub mod tc;
 pub mod tcx;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod watch;
 mod wire;
 

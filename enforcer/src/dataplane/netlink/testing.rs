@@ -14,16 +14,16 @@ type Outcome = Result<Box<dyn Any + Send>, Box<dyn Any + Send>>;
 type Job = Box<dyn FnOnce() -> Box<dyn Any + Send> + Send>;
 
 /// A network namespace with its loopback interface up.
-pub(super) struct Namespace {
+pub(crate) struct Namespace {
     /// The thread that is in it: `ip link set … netns` takes this number.
-    pub(super) thread: i64,
+    pub(crate) thread: i64,
     jobs: Option<Sender<Job>>,
     outcomes: Receiver<Outcome>,
     handle: Option<thread::JoinHandle<()>>,
 }
 
 impl Namespace {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let (jobs, received) = channel::<Job>();
         let (report, outcomes) = channel::<Outcome>();
         let (ready, thread_id) = channel();
@@ -43,7 +43,7 @@ impl Namespace {
     }
 
     /// Runs `job` in the namespace and returns what it returns, panics included.
-    pub(super) fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
+    pub(crate) fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
         self.jobs.as_ref().unwrap().send(Box::new(|| Box::new(job()))).unwrap();
         match self.outcomes.recv().unwrap() {
             Ok(value) => *value.downcast().unwrap(),
@@ -63,18 +63,18 @@ impl Drop for Namespace {
 }
 
 /// Runs shell commands in the calling thread's namespace.
-pub(super) fn sh(commands: &str) {
+pub(crate) fn sh(commands: &str) {
     let output = Command::new("sh").arg("-ec").arg(commands).output().unwrap();
     assert!(output.status.success(), "{commands}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// Drops every capability of the calling thread but `CAP_NET_ADMIN`.
-pub(super) fn keep_only_net_admin() {
+pub(crate) fn keep_only_net_admin() {
     keep_only(1 << 12);
 }
 
 /// Drops every capability of the calling thread.
-pub(super) fn drop_all() {
+pub(crate) fn drop_all() {
     keep_only(0);
 }
 
@@ -89,21 +89,21 @@ fn keep_only(set: u32) {
 }
 
 /// Runs a future on a runtime of the calling thread.
-pub(super) fn block_on<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
 /// Index of an interface of the calling thread's namespace.
-pub(super) fn ifindex(name: &str) -> u32 {
+pub(crate) fn ifindex(name: &str) -> u32 {
     let links = super::links::Links::open().unwrap().dump().unwrap();
     links.into_iter().find(|link| &*link.name == name).unwrap().ifindex
 }
 
 /// A classifier program that leaves every packet alone.
-pub(super) struct Program(OwnedFd);
+pub(crate) struct Program(OwnedFd);
 
 impl Program {
-    pub(super) fn load() -> Self {
+    pub(crate) fn load() -> Self {
         // r0 = -1 (TC_ACT_UNSPEC); exit
         const CODE: [u64; 2] = [0xffff_ffff_0000_00b7, 0x95];
         let mut attr = [0_u64; 18];
@@ -116,11 +116,11 @@ impl Program {
         Self(unsafe { OwnedFd::from_raw_fd(fd) })
     }
 
-    pub(super) fn fd(&self) -> i32 {
+    pub(crate) fn fd(&self) -> i32 {
         self.0.as_raw_fd()
     }
 
-    pub(super) fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         // Type and id are the first two fields of struct bpf_prog_info.
         let mut info = [0_u32; 2];
         let mut attr = [0_u64; 18];
@@ -133,7 +133,7 @@ impl Program {
     }
 
     /// Attaches it behind what is on the hook.
-    pub(super) fn attach_tcx(&self, ifindex: u32, attach_type: u32) {
+    pub(crate) fn attach_tcx(&self, ifindex: u32, attach_type: u32) {
         let mut attr = [0_u64; 18];
         attr[0] = u64::from(ifindex) | u64::from(u32::try_from(self.fd()).unwrap()) << 32;
         attr[1] = u64::from(attach_type);
