@@ -195,6 +195,13 @@ impl KubernetesSource {
         self.policies.values().map(|policy| &**policy)
     }
 
+    /// The UID of a policy in force.
+    #[must_use]
+    pub fn policy_uid(&self, namespace: &str, name: &str) -> Option<String> {
+        let key = ObjectKey { namespace: namespace.into(), name: name.into() };
+        self.policies.get(&key)?.metadata.uid.clone()
+    }
+
     /// Asks every watch to be as far as the server is now. Returns the number for
     /// [`Self::awaited`].
     pub fn catch_up(&mut self) -> u64 {
@@ -429,6 +436,6 @@ impl KubernetesSource {
 }
 
 #[cfg(test)]
-mod fake;
+pub(crate) mod fake;
 #[cfg(test)]
 mod tests;
