@@ -97,6 +97,15 @@ fn troubles(core: &Core, node: &str) -> Troubles {
         Source::Kubernetes(source) => source.policy_uid(namespace, name).unwrap_or_default(),
         Source::Manifests(_) => String::new(),
     };
+    for problem in &core.problems {
+        let title =
+            problem.object.as_deref().and_then(|title| title.strip_prefix("NetworkPolicy "));
+        if let Some((namespace, name)) = title.and_then(|title| title.split_once('/')) {
+            let regarding = Regarding::policy(namespace, name, &uid_of(namespace, name));
+            let about = (regarding, Reason::PolicyNotEnforceable);
+            troubles.entry(about).or_insert_with(|| problem.to_string());
+        }
+    }
     for policy in status.policies.iter().filter(|policy| !policy.problems.is_empty()) {
         let (namespace, name) = (&policy.policy.namespace, &policy.policy.name);
         let regarding = Regarding::policy(namespace, name, &uid_of(namespace, name));

@@ -375,17 +375,26 @@ impl KubernetesSource {
     }
 
     fn apply(&mut self, kind: Kind, item: Item, lanes: &mut Lanes) {
-        let Item { key, object, .. } = item;
+        let Item { key, object, closed, .. } = item;
         let keeps = lanes.understood(&key, object.is_ok());
         let before = match &object {
             Ok(_) => self.problems.remove(&(kind, key.clone())),
             Err(problems) => {
-                let problems = problems.iter().map(|one| one.clone().keeping(keeps)).collect();
+                let problem = |one: &Problem| {
+                    let mut problem = one.clone().keeping(keeps);
+                    if closed.is_some() && !keeps {
+                        problem
+                            .reason
+                            .push_str("; the policy is in force, and this allows nothing");
+                    }
+                    problem
+                };
+                let problems = problems.iter().map(problem).collect();
                 self.problems.insert((kind, key.clone()), problems)
             }
         };
         self.problems_changed |= before.is_some() || object.is_err();
-        let Ok(object) = object else { return };
+        let Some(object) = object.ok().or(closed.filter(|_| !keeps)) else { return };
         match (object, &mut self.staged) {
             (Object::Namespace(namespace), Some(staged)) => {
                 staged.namespaces.insert(Arc::clone(&namespace.name), namespace);
