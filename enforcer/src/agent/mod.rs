@@ -1,5 +1,6 @@
 //! The agent: the task that owns the state, what it answers to and how it is asked.
 
+mod announce;
 pub mod api;
 mod break_glass;
 mod bypass;

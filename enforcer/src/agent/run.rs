@@ -16,6 +16,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{
+    announce::{Announcing, Taint},
     core::{Core, Parts},
     dns::ClusterDns,
     found::{Found, Look},
@@ -152,7 +153,7 @@ async fn serve(args: &AgentArgs) -> Result<Ended, AgentError> {
     if !dataplane::may_load() {
         return Err(DataplaneError::Privilege.into());
     }
-    let mut source = source(args, &node).await?;
+    let (mut source, api) = source(args, &node).await?;
     let mut discovery = Discovery::open()?;
     let mut found = first_look(&mut discovery).await?;
     let mut told = Vec::new();
@@ -207,9 +208,13 @@ async fn serve(args: &AgentArgs) -> Result<Ended, AgentError> {
     let scraping = serve_metrics(args.metrics_address, metrics, handle.clone());
     let serving = tokio::spawn(server.serve(handle));
     let started = SystemTime::now();
-    let mut saving = Saving::new(args.state_dir.clone(), node.clone());
+    let taint = if args.remove_taint { Taint::Remove } else { Taint::Leave };
+    let mut beside = Beside {
+        saving: Saving::new(args.state_dir.clone(), node.clone()),
+        announcing: Announcing::new(api.as_ref(), &node, taint),
+    };
     let about = report::About { node, instance: args.instance.clone(), started };
-    let result = own(&mut core, &mut discovery, asked, &about, &mut saving).await;
+    let result = own(&mut core, &mut discovery, asked, &about, &mut beside).await;
     if let Some((end, gate)) = gate {
         // What it holds is refused: the runtime asks the next agent.
         drop(end);
@@ -219,7 +224,7 @@ async fn serve(args: &AgentArgs) -> Result<Ended, AgentError> {
         scraping.abort();
     }
     // Nothing is written any more: only now the lock may go, with the server.
-    saving.end().await;
+    beside.saving.end().await;
     drop(core);
     serving.abort();
     // The server's end removes its socket.
@@ -258,17 +263,24 @@ fn serve_metrics(
     }
 }
 
-/// Where objects come from, by the flags.
-async fn source(args: &AgentArgs, node: &str) -> Result<Source, AgentError> {
+/// What goes on beside enforcement.
+#[derive(Debug)]
+struct Beside {
+    saving: Saving,
+    announcing: Announcing,
+}
+
+/// Where objects come from, by the flags, and the API server if it is that.
+async fn source(args: &AgentArgs, node: &str) -> Result<(Source, Option<ApiServer>), AgentError> {
     if let Some(dir) = &args.manifests {
-        return Ok(Source::Manifests(Box::new(ManifestSource::new(dir)?)));
+        return Ok((Source::Manifests(Box::new(ManifestSource::new(dir)?)), None));
     }
     let api = ApiServer::find(args.kubeconfig.as_deref()).await?;
     info!(server = api.url(), node, "objects come from the API server");
     let mut chance = Chance::new(random_key()?[0]);
     let source =
         KubernetesSource::start(&api, node, &args.state_dir, Timing::default(), &mut chance);
-    Ok(Source::Kubernetes(Box::new(source)))
+    Ok((Source::Kubernetes(Box::new(source)), Some(api)))
 }
 
 /// All interfaces and node addresses that are there.
@@ -284,7 +296,7 @@ async fn own(
     discovery: &mut Discovery,
     mut asked: Asked,
     about: &report::About,
-    saving: &mut Saving,
+    beside: &mut Beside,
 ) -> Result<Ended, AgentError> {
     let mut told = Told::new()?;
     let mut poll = interval(POLL);
@@ -321,8 +333,9 @@ async fn own(
             _ = poll.tick() => while core.drain() > 0 {},
             _ = retry.tick() => {
                 core.retry();
-                saving.look(core, Instant::now()).await;
                 core.look_at_switches();
+                beside.saving.look(core, Instant::now()).await;
+                beside.announcing.look(core, tokio::time::Instant::now());
             }
             _ = maintain.tick() => {
                 core.maintain();

@@ -2,7 +2,9 @@
 
 mod config;
 mod error;
+pub mod notice;
 mod request;
+pub mod taint;
 
 pub use config::{ApiServer, ConfigError};
 pub use error::ApiError;

@@ -109,6 +109,9 @@ pub struct AgentArgs {
         default_value = "/sys/fs/bpf/enforcer"
     )]
     pub bpf_dir: PathBuf,
+    /// Remove the taint enforcer.io/agent-not-ready from this node when policy is in force
+    #[arg(long, env = "ENFORCER_REMOVE_TAINT", conflicts_with = "manifests")]
+    pub remove_taint: bool,
     /// Name of this node's Node object; the host name if not given
     #[arg(long, value_name = "NAME", env = "ENFORCER_NODE_NAME")]
     pub node_name: Option<String>,

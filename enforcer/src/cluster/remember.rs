@@ -1,7 +1,7 @@
 //! What must survive a reboot: enough to enforce the policies of this node's pods before the
 //! cluster can be asked again.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use super::{
     event::{Labels, ObjectKey, Pod},
@@ -20,6 +20,12 @@ pub struct Remembered {
 }
 
 impl Index {
+    /// The pod that an address is of.
+    #[must_use]
+    pub fn pod_at(&self, address: IpAddr) -> Option<&Arc<Pod>> {
+        self.objects.owner(&address)
+    }
+
     /// What must survive a reboot of `node`, as of the last plan.
     #[must_use]
     pub fn remembered(&self, node: &str) -> Remembered {

@@ -224,6 +224,9 @@ fn selects(query: &HashMap<String, String>, object: &Value) -> bool {
     if let Some(node) = selector.strip_prefix("spec.nodeName=") {
         return object["spec"]["nodeName"] == node;
     }
+    if let Some(name) = selector.strip_prefix("metadata.name=") {
+        return object["metadata"]["name"] == name;
+    }
     assert_eq!(selector, "status.phase!=Succeeded,status.phase!=Failed");
     !matches!(object["status"]["phase"].as_str(), Some("Succeeded" | "Failed"))
 }
@@ -304,10 +307,6 @@ async fn serve(
 }
 
 fn list(state: &State, path: &str, query: &HashMap<String, String>) -> Response<Body> {
-    if let Some(single) = path.strip_prefix("/api/v1/nodes/") {
-        let node = state.objects.get("/api/v1/nodes").and_then(|nodes| nodes.get(single));
-        return node.map_or_else(|| refusal(404, "no such node"), |node| full(200, node));
-    }
     let wanted: u64 = query.get("resourceVersion").map_or(0, |text| text.parse().unwrap());
     if wanted > state.version {
         return refusal(504, "Too large resource version");

@@ -195,6 +195,13 @@ impl KubernetesSource {
         self.policies.values().map(|policy| &**policy)
     }
 
+    /// The UID of a policy in force.
+    #[must_use]
+    pub fn policy_uid(&self, namespace: &str, name: &str) -> Option<String> {
+        let key = ObjectKey { namespace: namespace.into(), name: name.into() };
+        self.policies.get(&key)?.metadata.uid.clone()
+    }
+
     /// Asks every watch to be as far as the server is now. Returns the number for
     /// [`Self::awaited`].
     pub fn catch_up(&mut self) -> u64 {
@@ -368,17 +375,26 @@ impl KubernetesSource {
     }
 
     fn apply(&mut self, kind: Kind, item: Item, lanes: &mut Lanes) {
-        let Item { key, object, .. } = item;
+        let Item { key, object, closed, .. } = item;
         let keeps = lanes.understood(&key, object.is_ok());
         let before = match &object {
             Ok(_) => self.problems.remove(&(kind, key.clone())),
             Err(problems) => {
-                let problems = problems.iter().map(|one| one.clone().keeping(keeps)).collect();
+                let problem = |one: &Problem| {
+                    let mut problem = one.clone().keeping(keeps);
+                    if closed.is_some() && !keeps {
+                        problem
+                            .reason
+                            .push_str("; the policy is in force, and this allows nothing");
+                    }
+                    problem
+                };
+                let problems = problems.iter().map(problem).collect();
                 self.problems.insert((kind, key.clone()), problems)
             }
         };
         self.problems_changed |= before.is_some() || object.is_err();
-        let Ok(object) = object else { return };
+        let Some(object) = object.ok().or(closed.filter(|_| !keeps)) else { return };
         match (object, &mut self.staged) {
             (Object::Namespace(namespace), Some(staged)) => {
                 staged.namespaces.insert(Arc::clone(&namespace.name), namespace);
@@ -429,6 +445,6 @@ impl KubernetesSource {
 }
 
 #[cfg(test)]
-mod fake;
+pub(crate) mod fake;
 #[cfg(test)]
 mod tests;

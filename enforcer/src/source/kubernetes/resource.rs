@@ -145,6 +145,9 @@ pub(super) struct Item {
     /// As the server wrote it: where a watch goes on.
     pub(super) version_text: String,
     pub(super) object: Result<Object, Vec<Problem>>,
+    /// An object with problems that is better in force than not at all, where no last good state
+    /// is: a policy isolates, and what is wrong in it allows nothing.
+    pub(super) closed: Option<Object>,
 }
 
 /// A version as a number; 0 for one that is none.
@@ -228,7 +231,7 @@ impl Reader {
         let shared = &mut self.shared;
         let object = read(raw, key.clone(), &mut |text| share(shared, text));
         let object = object.map_err(|errors| self.problems(Some(&key), errors));
-        Ok(Item { key, version: version(&version_text), version_text, object })
+        Ok(Item { key, version: version(&version_text), version_text, object, closed: None })
     }
 
     fn policy(&mut self, text: &[u8]) -> Result<Item, Vec<FieldError>> {
@@ -250,12 +253,13 @@ impl Reader {
             uid: meta.uid,
             ..ObjectMeta::default()
         };
-        let object = if errors.is_empty() {
-            Ok(Object::NetworkPolicy(Box::new(policy)))
+        let policy = Object::NetworkPolicy(Box::new(policy));
+        let (object, closed) = if errors.is_empty() {
+            (Ok(policy), None)
         } else {
-            Err(self.problems(Some(&key), errors))
+            (Err(self.problems(Some(&key), errors)), Some(policy))
         };
-        Ok(Item { key, version: version(&version_text), version_text, object })
+        Ok(Item { key, version: version(&version_text), version_text, object, closed })
     }
 
     fn identity(&mut self, meta: Option<&Meta>) -> Result<(ObjectKey, String), Vec<FieldError>> {
@@ -280,7 +284,7 @@ impl Reader {
             return Err(Box::new(problem.unwrap_or_default()));
         };
         let object = Err(self.problems(Some(&key), errors));
-        Ok(Item { key, version: version(&version_text), version_text, object })
+        Ok(Item { key, version: version(&version_text), version_text, object, closed: None })
     }
 
     fn problems(&self, key: Option<&ObjectKey>, errors: Vec<FieldError>) -> Vec<Problem> {

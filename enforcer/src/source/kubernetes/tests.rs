@@ -56,6 +56,7 @@ fn nowhere() -> &'static Path {
 }
 
 /// A source, and what its events add up to.
+#[derive(Debug)]
 struct Client {
     source: KubernetesSource,
     pods: BTreeMap<String, Pod>,
@@ -333,6 +334,25 @@ async fn one_bad_object_stops_nothing_and_keeps_its_last_good_state() {
     fake.delete(PODS, "n/there");
     client.until("healed", |c| c.problems.is_empty()).await;
     assert_eq!(client.names(), ["bad", "here"]);
+}
+
+#[tokio::test]
+async fn a_policy_with_a_mistake_isolates_all_the_same() {
+    let fake = cluster().await;
+    let odd = |name: &str| {
+        let mut odd = policy(name);
+        odd["spec"]["ingress"] = json!([{"from": [{"ipBlock": {"cidr": "10.0.0.0"}}]}]);
+        odd
+    };
+    fake.put(POLICIES, odd("new"));
+    let mut client = Client::live(&fake).await;
+    assert!(client.policies.contains("new"));
+    assert!(client.problems[0].ends_with("in force, and this allows nothing"), "{client:?}");
+    let events = client.events;
+    fake.put(POLICIES, odd("deny"));
+    client.until("second", |c| c.problems.len() == 2).await;
+    assert!(client.problems[0].ends_with("(the last good state stays in force)"), "{client:?}");
+    assert_eq!(client.events, events);
 }
 
 #[tokio::test]
