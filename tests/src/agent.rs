@@ -165,6 +165,18 @@ impl Agent {
         self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
     }
 
+    /// Starts the agent and kills it after so long, whatever it has come to.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn restart_and_kill_after(&mut self, pause: Duration) -> Result<(), LabError> {
+        if self.child.is_none() {
+            self.spawn()?;
+        }
+        thread::sleep(pause);
+        self.kill()
+    }
+
     fn spawn(&mut self) -> Result<(), LabError> {
         let _guard = cleanup::making()?;
         let log = File::options()

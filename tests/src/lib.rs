@@ -15,6 +15,7 @@ pub mod lab;
 pub mod manifests;
 mod netns;
 pub mod packet;
+pub mod pins;
 mod plan;
 pub mod policy;
 pub mod probe;

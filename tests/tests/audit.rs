@@ -22,7 +22,10 @@ fn label(world: &World, value: &str) {
 
 fn in_audit(attach: &'static str) -> World {
     let flags = vec!["--enforcement=audit".to_owned()];
-    World::shop(Mode::PointToPoint, AgentOptions { attach: Some(attach), flags, binary: None })
+    World::shop(
+        Mode::PointToPoint,
+        AgentOptions { attach: Some(attach), flags, ..AgentOptions::default() },
+    )
 }
 
 #[test]

@@ -238,6 +238,7 @@ impl Core {
         }
         self.kernel.set_armed()?;
         self.plan();
+        self.take_over();
         self.write_endpoints();
         self.look_at_switches();
         self.armed = true;
@@ -447,6 +448,7 @@ impl Core {
 
     /// Tries again what could not be written.
     pub(super) fn retry(&mut self) {
+        self.take_over();
         if !self.kernel.incomplete() {
             self.failures.clear();
             return;

@@ -20,3 +20,4 @@ mod scrape;
 pub mod socket;
 mod switches;
 pub mod uninstall;
+mod upgrade;

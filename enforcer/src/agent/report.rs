@@ -43,6 +43,9 @@ pub(super) fn missing(core: &Core, request: &StatusRequest, barrier: Barrier) ->
     if let Some(failure) = core.failures.first().filter(|_| core.kernel.incomplete()) {
         return Some(format!("a part of the plan could not be written: {failure}"));
     }
+    if core.kernel.upgrading() {
+        return Some("the version before is still in force on some interface".to_owned());
+    }
     let name = request.only.as_deref()?;
     let key = name.strip_prefix("policy/").unwrap_or(name);
     let policies = policies(core);

@@ -22,6 +22,7 @@ use super::{
     maps::{absent_is_fine, addr, failed},
     netlink::rcu,
     seed::{self, Seed},
+    upgrade::OldEndpoint,
 };
 use crate::cluster::plan::{EndpointPlan, Plan};
 
@@ -292,7 +293,9 @@ impl Kernel {
         } = plan;
         self.pending.endpoints.remove(ifindex);
         let known = self.endpoints.by_ifindex.get(ifindex);
-        let generation = known.map_or(0, |armed| armed.word.generation());
+        let old = self.old_endpoint(*ifindex).map(OldEndpoint::next_generation);
+        let taken_over = old.is_some();
+        let generation = known.map_or(old.unwrap_or(0), |armed| armed.word.generation());
         let generation = if *rejudge { generation.wrapping_add(1) } else { generation };
         let word = PolicyWord::new(*table, *isolated, generation);
         let result = if known.is_some() {
@@ -303,6 +306,12 @@ impl Kernel {
         };
         if self.pending.locks(*table) {
             self.endpoints.lock(&self.maps, *ifindex, true);
+        }
+        if result.is_err() && taken_over {
+            // The version before enforces on it; ours could only close it.
+            applied.failures.extend(result.err().map(|error| chain(&error)));
+            self.pending.endpoints.insert(*ifindex, plan.clone());
+            return;
         }
         // Attached in any case: without a record, or with half of one, the programs close the
         // interface, which without them would be open.
@@ -319,8 +328,10 @@ impl Kernel {
     fn arm(&mut self, plan: &EndpointPlan, word: PolicyWord) -> Result<(), DataplaneError> {
         let EndpointPlan { ifindex, interface, addresses, audit, .. } = plan;
         let ifindex = *ifindex;
-        let flags = if *audit { EP_AUDIT } else { 0 };
-        let pickup_until = self.arrival.as_ref().map_or(0, |arrival| arrival.pickup_until);
+        let flags = if *audit { EP_AUDIT } else { 0 } | self.shadow_flag(ifindex);
+        let old = self.old_endpoint(ifindex);
+        let arrived = self.arrival.as_ref().map_or(0, |arrival| arrival.pickup_until);
+        let pickup_until = old.map_or(arrived, |old| old.pickup_until);
         let (maps, quotas) = (&mut self.maps, self.quotas);
         let new = New { ifindex, interface, word, addresses, quotas, pickup_until, flags };
         let slot = self.endpoints.arm(maps, &new)?;
@@ -359,6 +370,7 @@ impl Kernel {
                 Ok(slot) => slots.extend(slot),
                 Err(error) => applied.failures.push(chain(&error)),
             }
+            slots.extend(self.forget_predecessors(*ifindex));
         }
         if !slots.is_empty() {
             super::sweep::purge(&mut self.maps, gone, &slots);

@@ -91,6 +91,11 @@ fn link_path(pins: &PinPaths, ifindex: u32, direction: Direction) -> PathBuf {
     pins.links.join(format!("{ifindex}-{side}"))
 }
 
+/// Pins of both links of an interface.
+pub(super) fn link_paths(pins: &PinPaths, ifindex: u32) -> [PathBuf; 2] {
+    Direction::BOTH.map(|direction| link_path(pins, ifindex, direction))
+}
+
 /// Where attachments are remembered, and what an earlier agent's are known by.
 #[derive(Debug)]
 pub(super) struct Place<'a> {
@@ -223,7 +228,7 @@ const fn parent(direction: Direction) -> tc::Parent {
 pub(super) fn forget(place: &Place<'_>, ifindex: u32) {
     let mut paths = Vec::new();
     if let Some(pins) = place.pins {
-        paths.extend(Direction::BOTH.map(|direction| link_path(pins, ifindex, direction)));
+        paths.extend(link_paths(pins, ifindex));
     }
     paths.extend(place.state_dir.map(|state_dir| made_clsact(state_dir, ifindex)));
     for path in paths {
@@ -248,6 +253,18 @@ pub(super) fn in_place(mode: AttachMode, programs: &[u32], ifindex: u32) -> bool
                 .is_ok_and(|found| found.programs.iter().any(|id| programs.contains(id)))
         }
     })
+}
+
+/// Whether one of these programs is on a hook of an interface, however attached.
+pub(super) fn on_some_hook(programs: &[u32], ifindex: u32) -> bool {
+    let ours = |id: &u32| programs.contains(id);
+    [tcx::Hook::Ingress, tcx::Hook::Egress]
+        .into_iter()
+        .any(|hook| tcx::query(ifindex, hook).is_ok_and(|found| found.programs.iter().any(ours)))
+        || [tc::Parent::Ingress, tc::Parent::Egress].into_iter().any(|parent| {
+            tc::filters(ifindex, parent)
+                .is_ok_and(|all| all.iter().any(|one| one.program_id.as_ref().is_some_and(ours)))
+        })
 }
 
 /// Pins the programs under their names and returns the ids of those that were pinned before.

@@ -7,6 +7,7 @@ use std::{
     sync::atomic::Ordering,
 };
 
+use aya::maps::{HashMap as BpfHashMap, MapData};
 use enforcer_common::abi::{
     Addr, AddrKey, ENDPOINT_SLOTS, EP_ADDR4, EP_ADDR6, EP_AUDIT, EP_LOCKED, EP_MORE_ADDRS,
     EP_SHADOW, Endpoint, EndpointState, MAP_IFINDEX_SLOT, MAP_POD_ADDRS, PolicyWord,
@@ -15,6 +16,7 @@ use enforcer_common::abi::{
 use super::{
     DataplaneError,
     maps::{Maps, addr, failed, ip},
+    sys::SharedArray,
 };
 
 /// What the agent knows of an armed endpoint.
@@ -55,56 +57,57 @@ const KEPT_BITS: u32 = EP_LOCKED | EP_AUDIT | EP_SHADOW;
 pub(super) struct Endpoints {
     pub(super) by_ifindex: HashMap<u32, Armed>,
     used: HashSet<u32>,
+    /// Slots that interfaces will have, see [`Self::reserve`]; in use already.
+    reserved: HashMap<u32, u32>,
 }
 
 impl Endpoints {
     /// Reads back what an earlier agent armed.
     pub(super) fn read(maps: &Maps) -> Self {
-        let mut endpoints = Self::default();
-        for slot in 1..ENDPOINT_SLOTS {
-            let array = &maps.endpoints;
-            let ifindex = array.u32(slot, offset_of!(Endpoint, ifindex)).load(Ordering::Acquire);
-            if ifindex == 0 {
-                continue;
-            }
-            let word = array.u64(slot, offset_of!(Endpoint, policy)).load(Ordering::Acquire);
-            let flags = array.u32(slot, offset_of!(Endpoint, flags)).load(Ordering::Acquire);
-            let mut addresses = Vec::new();
-            if flags & EP_ADDR4 != 0 {
-                let v4 = array.u32(slot, offset_of!(Endpoint, addr4)).load(Ordering::Acquire);
-                addresses.push(ip(Addr::v4(v4)));
-            }
-            if flags & EP_ADDR6 != 0 {
-                let word = |n: usize| {
-                    array.u32(slot, offset_of!(Endpoint, addr6) + 4 * n).load(Ordering::Acquire)
-                };
-                addresses.push(ip(Addr([word(0), word(1), word(2), word(3)])));
-            }
-            if flags & EP_MORE_ADDRS != 0 {
-                let keys = maps.pod_addrs.keys().flatten().filter(|key| key.slot == slot);
-                addresses.extend(keys.map(|key| ip(key.addr)));
-            }
-            endpoints.used.insert(slot);
-            endpoints.by_ifindex.insert(
-                ifindex,
-                Armed { slot, word: PolicyWord(word), addresses, locked: flags & EP_LOCKED != 0 },
-            );
+        let by_ifindex = read_armed(&maps.endpoints, &maps.pod_addrs);
+        let used = by_ifindex.values().map(|armed| armed.slot).collect();
+        Self { by_ifindex, used, reserved: HashMap::new() }
+    }
+
+    /// Keeps a slot for an interface that has it already in another version's maps.
+    pub(super) fn reserve(&mut self, ifindex: u32, slot: u32) {
+        if !self.by_ifindex.contains_key(&ifindex) && self.used.insert(slot) {
+            self.reserved.insert(ifindex, slot);
         }
-        endpoints
+    }
+
+    /// Gives a reserved slot back that was not taken.
+    pub(super) fn release(&mut self, ifindex: u32) {
+        if let Some(slot) = self.reserved.remove(&ifindex) {
+            self.used.remove(&slot);
+        }
+    }
+
+    /// From now on our programs judge an interface.
+    pub(super) fn end_shadow(&self, maps: &Maps, ifindex: u32) {
+        if let Some(armed) = self.by_ifindex.get(&ifindex) {
+            set_bit(maps, armed.slot, EP_SHADOW, false);
+        }
     }
 
     /// Takes a slot for an interface, its natural one if it is free.
     fn take(&mut self, maps: &mut Maps, ifindex: u32) -> Result<Option<u32>, DataplaneError> {
         let natural = ifindex & (ENDPOINT_SLOTS - 1);
-        if natural != 0 && self.used.insert(natural) {
+        let reserved = self.reserved.get(&ifindex).copied();
+        if reserved == Some(natural)
+            || (reserved.is_none() && natural != 0 && self.used.insert(natural))
+        {
+            self.reserved.remove(&ifindex);
             return Ok(Some(natural));
         }
-        let Some(slot) = (1..ENDPOINT_SLOTS).find(|slot| !self.used.contains(slot)) else {
+        let free = || (1..ENDPOINT_SLOTS).find(|slot| !self.used.contains(slot));
+        let Some(slot) = reserved.or_else(free) else {
             return Ok(None);
         };
         maps.ifindex_slot
             .insert(ifindex, slot, 0)
             .map_err(|source| failed("write to", MAP_IFINDEX_SLOT, source))?;
+        self.reserved.remove(&ifindex);
         self.used.insert(slot);
         Ok(Some(slot))
     }
@@ -262,4 +265,38 @@ fn set_bit(maps: &Maps, slot: u32, bit: u32, set: bool) {
     } else {
         flags.fetch_and(!bit, Ordering::Release);
     }
+}
+
+/// What an array of endpoints says: by interface index.
+pub(super) fn read_armed(
+    array: &SharedArray,
+    pod_addrs: &BpfHashMap<MapData, AddrKey, u8>,
+) -> HashMap<u32, Armed> {
+    let mut found = HashMap::new();
+    for slot in 1..ENDPOINT_SLOTS {
+        let ifindex = array.u32(slot, offset_of!(Endpoint, ifindex)).load(Ordering::Acquire);
+        if ifindex == 0 {
+            continue;
+        }
+        let word = array.u64(slot, offset_of!(Endpoint, policy)).load(Ordering::Acquire);
+        let flags = array.u32(slot, offset_of!(Endpoint, flags)).load(Ordering::Acquire);
+        let mut addresses = Vec::new();
+        if flags & EP_ADDR4 != 0 {
+            let v4 = array.u32(slot, offset_of!(Endpoint, addr4)).load(Ordering::Acquire);
+            addresses.push(ip(Addr::v4(v4)));
+        }
+        if flags & EP_ADDR6 != 0 {
+            let word = |n: usize| {
+                array.u32(slot, offset_of!(Endpoint, addr6) + 4 * n).load(Ordering::Acquire)
+            };
+            addresses.push(ip(Addr([word(0), word(1), word(2), word(3)])));
+        }
+        if flags & EP_MORE_ADDRS != 0 {
+            let keys = pod_addrs.keys().flatten().filter(|key| key.slot == slot);
+            addresses.extend(keys.map(|key| ip(key.addr)));
+        }
+        let (word, locked) = (PolicyWord(word), flags & EP_LOCKED != 0);
+        found.insert(ifindex, Armed { slot, word, addresses, locked });
+    }
+    found
 }

@@ -50,6 +50,18 @@ pub enum DataplaneError {
         /// What it is.
         found: String,
     },
+    /// Another version of the product is in force, and this one cannot take over from it.
+    #[error(
+        "version {version} of the maps is in force ({path}) and this agent cannot take it over: \
+         start the enforcer of that version again, or remove it with its `enforcer uninstall`; \
+         nothing was changed, and its policy stays in force"
+    )]
+    OtherVersion {
+        /// Its pins.
+        path: PathBuf,
+        /// Its version.
+        version: u32,
+    },
     /// The object lacks something: it is not the one this agent was built with.
     #[error(
         "the kernel object has no {what} named {name}: it is not the one this agent was built with; rebuild both"

@@ -26,6 +26,7 @@ use super::{
     object::{self, PinPaths},
     read::read_meta,
     sys,
+    upgrade::{self, Predecessor},
 };
 
 /// What a [`Kernel`] is made with.
@@ -69,6 +70,8 @@ pub struct Kernel {
     pub(super) meta: Meta,
     /// Flows to seed new endpoints with, while an arrival is under way.
     pub(super) arrival: Option<Arrival>,
+    /// The version before, while it is in force.
+    pub(super) predecessor: Option<Predecessor>,
 }
 
 /// What the agent found on its first arrival on a node.
@@ -96,6 +99,11 @@ impl Kernel {
         if !sys::may_load() {
             return Err(DataplaneError::Privilege);
         }
+        // Before anything is made: what cannot be taken over is left as it is.
+        let predecessor = match config.bpf_dir.as_deref() {
+            Some(bpf_dir) => upgrade::find(bpf_dir)?,
+            None => None,
+        };
         let pins = config.bpf_dir.as_deref().map(PinPaths::new);
         if let Some(pins) = &pins {
             pins.create()?;
@@ -129,8 +137,10 @@ impl Kernel {
             node_addresses: BTreeSet::new(),
             meta,
             arrival: None,
+            predecessor,
         };
         kernel.read_rows()?;
+        kernel.begin_upgrade();
         kernel.node_addresses = kernel.maps.node_addrs.keys().flatten().map(maps::ip).collect();
         Ok((kernel, rings))
     }
@@ -144,7 +154,7 @@ impl Kernel {
     /// Whether an agent has brought a whole plan into force on these maps before.
     #[must_use]
     pub fn was_armed(&self) -> bool {
-        self.meta.armed != 0
+        self.meta.armed != 0 || self.predecessor.as_ref().is_some_and(|old| old.armed)
     }
 
     /// First table number that no row in the kernel uses.
@@ -167,6 +177,15 @@ impl Kernel {
                 addresses: armed.addresses.clone(),
             })
             .collect();
+        let old = self.predecessor.iter().flat_map(|predecessor| &predecessor.endpoints);
+        found.extend(
+            old.filter(|(ifindex, _)| !self.endpoints.by_ifindex.contains_key(*ifindex)).map(
+                |(ifindex, old)| FoundEndpoint {
+                    ifindex: *ifindex,
+                    addresses: old.addresses.clone(),
+                },
+            ),
+        );
         found.sort_by_key(|endpoint| endpoint.ifindex);
         found
     }
@@ -209,9 +228,11 @@ impl Kernel {
     /// Whether an interface has programs of ours, an earlier agent's included, however attached.
     #[must_use]
     pub fn carries_ours(&self, ifindex: u32) -> bool {
+        let old = self.predecessor.iter().flat_map(|predecessor| &predecessor.programs);
+        let ours: Vec<u32> = self.our_programs.iter().chain(old).copied().collect();
         [AttachMode::Tcx, AttachMode::Clsact]
             .into_iter()
-            .any(|mode| attach::in_place(mode, &self.our_programs, ifindex))
+            .any(|mode| attach::in_place(mode, &ours, ifindex))
     }
 
     /// Interfaces on which our programs are no longer where they were put.

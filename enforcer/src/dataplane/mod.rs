@@ -21,6 +21,7 @@ pub mod rings;
 mod seed;
 pub mod sweep;
 mod sys;
+mod upgrade;
 
 pub use apply::Applied;
 pub use attach::AttachMode;
@@ -30,3 +31,4 @@ pub use kernel::{Kernel, KernelConfig};
 pub use maps::RingMaps;
 pub use remove::{attached_anywhere, remove};
 pub use sys::{is_root, may_load, monotonic, user};
+pub use upgrade::Upgraded;

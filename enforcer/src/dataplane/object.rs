@@ -37,7 +37,12 @@ impl PinPaths {
     /// The folders under `bpf_dir`.
     #[must_use]
     pub fn new(bpf_dir: &Path) -> Self {
-        let version = bpf_dir.join(format!("v{ABI_VERSION}"));
+        Self::of(bpf_dir, ABI_VERSION)
+    }
+
+    /// Those of another version of the layouts.
+    pub(super) fn of(bpf_dir: &Path, version: u32) -> Self {
+        let version = bpf_dir.join(format!("v{version}"));
         Self {
             maps: version.join("maps"),
             links: version.join("links"),

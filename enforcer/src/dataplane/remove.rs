@@ -51,13 +51,7 @@ fn remove_filters(programs: &[u32], state_dir: &Path) -> Result<(), DataplaneErr
         if !tc::has_clsact(ifindex)? {
             continue;
         }
-        for parent in [tc::Parent::Ingress, tc::Parent::Egress] {
-            for filter in tc::filters(ifindex, parent)? {
-                if filter.program_id.is_some_and(|id| programs.contains(&id)) {
-                    tc::delete_filter(ifindex, parent, filter.priority, filter.handle)?;
-                }
-            }
-        }
+        delete_filters(ifindex, programs)?;
         let mut others = false;
         for parent in [tc::Parent::Ingress, tc::Parent::Egress] {
             others |= !tc::filters(ifindex, parent)?.is_empty();
@@ -65,6 +59,21 @@ fn remove_filters(programs: &[u32], state_dir: &Path) -> Result<(), DataplaneErr
         // A qdisc that was there before, or that another has come to use, stays.
         if !others && made_clsact(state_dir, ifindex).exists() {
             tc::delete_clsact(ifindex)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes the clsact filters of these programs from an interface; nothing where there are none.
+pub(super) fn delete_filters(ifindex: u32, programs: &[u32]) -> Result<(), DataplaneError> {
+    if !tc::has_clsact(ifindex)? {
+        return Ok(());
+    }
+    for parent in [tc::Parent::Ingress, tc::Parent::Egress] {
+        for filter in tc::filters(ifindex, parent)? {
+            if filter.program_id.is_some_and(|id| programs.contains(&id)) {
+                tc::delete_filter(ifindex, parent, filter.priority, filter.handle)?;
+            }
         }
     }
     Ok(())
@@ -92,7 +101,7 @@ fn links() -> Result<Vec<Link>, DataplaneError> {
 }
 
 /// What is in a folder; nothing if there is none.
-fn entries(folder: &Path) -> Result<Vec<PathBuf>, DataplaneError> {
+pub(super) fn entries(folder: &Path) -> Result<Vec<PathBuf>, DataplaneError> {
     let failed = |source| DataplaneError::Io { operation: "list", path: folder.to_owned(), source };
     match fs::read_dir(folder) {
         Ok(entries) => {
@@ -107,7 +116,7 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>, DataplaneError> {
     }
 }
 
-fn delete(path: &Path) -> Result<(), DataplaneError> {
+pub(super) fn delete(path: &Path) -> Result<(), DataplaneError> {
     match fs::remove_file(path) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
             Err(DataplaneError::Io { operation: "delete", path: path.to_owned(), source })
