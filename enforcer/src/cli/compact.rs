@@ -2,7 +2,7 @@
 
 use super::terminal::{Style, clean};
 use crate::flow::hubble::{
-    Details, Endpoint, FlowJson, Layer4, Policy, Response, TYPE_DROP, TYPE_TRACE, What,
+    Details, Endpoint, FlowJson, Layer4, Policy, Response, ServiceName, TYPE_DROP, TYPE_TRACE, What,
 };
 
 /// The line, without its end.
@@ -21,16 +21,22 @@ pub fn line(response: &Response, style: Style, policies: bool) -> String {
 
 fn flow_line(flow: &FlowJson, style: Style, policies: bool) -> String {
     let (source_port, destination_port) = ports(flow);
-    let source = side(&flow.source, flow.ip.as_ref().map(|ip| &*ip.source), source_port);
-    let destination =
+    let details = &flow.extensions.value;
+    let place = |service: &Option<ServiceName>, node: &Option<String>| {
+        let service = service.as_ref().map(|of| format!(" (service {}/{})", of.namespace, of.name));
+        service.or_else(|| Some(format!(" (node {})", node.as_ref()?))).unwrap_or_default()
+    };
+    let mut source = side(&flow.source, flow.ip.as_ref().map(|ip| &*ip.source), source_port);
+    source.push_str(&place(&flow.source_service, &details.source_node));
+    let mut destination =
         side(&flow.destination, flow.ip.as_ref().map(|ip| &*ip.destination), destination_port);
+    destination.push_str(&place(&flow.destination_service, &details.destination_node));
     // A reply is shown as part of the connection that it answers.
     let (left, arrow, right) = match flow.is_reply {
         Some(false) => (source, "->", destination),
         Some(true) => (destination, "<-", source),
         None => (source, "<>", destination),
     };
-    let details = &flow.extensions.value;
     let dropped = flow.verdict == "DROPPED";
     let audited = flow.verdict == "AUDIT";
     let direction = flow.traffic_direction.as_deref().unwrap_or("UNKNOWN");
@@ -206,6 +212,12 @@ mod tests {
                 Event { src: addr(9), flags: EVENT_MASQUERADED, ..allowed() },
                 "Nov 14 22:13:21.500: 10.0.0.9:40000 -> shop/db-0:5432 policy-verdict INGRESS \
                  ALLOWED BY shop/db-in spec.ingress[1] (source masqueraded) (TCP Flags: SYN)",
+            ),
+            (
+                Event { src: addr(7), dst: addr(8), ifindex: 0, ..allowed() },
+                "Nov 14 22:13:21.500: 10.0.0.7:40000 (node w2) -> 10.0.0.8:5432 (service \
+                 shop/front) policy-verdict INGRESS ALLOWED BY shop/db-in spec.ingress[1] (TCP \
+                 Flags: SYN)",
             ),
             (
                 Event {

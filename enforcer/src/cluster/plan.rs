@@ -107,7 +107,7 @@ pub enum NameChange {
     /// An address is no node's any more.
     NodeGone(IpAddr),
     /// An address is this Service's.
-    Service(IpAddr, ObjectKey),
+    Service(IpAddr, Arc<ObjectKey>),
     /// An address is no Service's any more.
     ServiceGone(IpAddr),
 }

@@ -62,7 +62,10 @@ impl Services {
     /// Addresses that have another name than at the last call.
     pub(super) fn take_names(&mut self) -> Vec<NameChange> {
         let nodes = self.node_addresses.take(NameChange::Node, NameChange::NodeGone);
-        let services = self.service_addresses.take(NameChange::Service, NameChange::ServiceGone);
+        let services = self.service_addresses.take(
+            |address, key| NameChange::Service(address, Arc::new(key)),
+            NameChange::ServiceGone,
+        );
         nodes.into_iter().chain(services).collect()
     }
 
@@ -240,11 +243,12 @@ mod tests {
     fn addresses_are_named_and_what_is_shared_keeps_a_name() {
         let mut index = index();
         let named = names(&mut index, [service("a", &[1], &[9]), service("b", &[2], &[9])]);
-        let expected =
-            [(1, "a"), (2, "b"), (9, "a")].map(|(i, name)| NameChange::Service(ip(i), key(name)));
+        let expected = [(1, "a"), (2, "b"), (9, "a")]
+            .map(|(i, name)| NameChange::Service(ip(i), key(name).into()));
         assert_eq!(named, expected);
         let named = names(&mut index, [Event::ServiceDeleted(key("a"))]);
-        let expected = [NameChange::ServiceGone(ip(1)), NameChange::Service(ip(9), key("b"))];
+        let expected =
+            [NameChange::ServiceGone(ip(1)), NameChange::Service(ip(9), key("b").into())];
         assert_eq!(named, expected);
         assert!(names(&mut index, [service("b", &[2], &[9])]).is_empty());
     }

@@ -32,6 +32,15 @@ pub struct EndpointIdentity {
     pub isolating: [Arc<[ObjectKey]>; 2],
 }
 
+/// What an address is that is no pod's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A node's.
+    Node(Arc<str>),
+    /// A Service's.
+    Service(Arc<ObjectKey>),
+}
+
 /// Names of addresses, rules and interfaces.
 #[derive(Debug, Default)]
 pub struct Directory {
@@ -39,7 +48,7 @@ pub struct Directory {
     rules: Names<RuleId, Arc<RuleIdentity>>,
     endpoints: Names<u32, EndpointIdentity>,
     nodes: Names<IpAddr, Arc<str>>,
-    services: Names<IpAddr, ObjectKey>,
+    services: Names<IpAddr, Arc<ObjectKey>>,
 }
 
 impl Directory {
@@ -59,7 +68,7 @@ impl Directory {
             NameChange::EndpointGone(ifindex) => self.endpoints.gone(*ifindex, now),
             NameChange::Node(address, name) => self.nodes.set(*address, Arc::clone(name)),
             NameChange::NodeGone(address) => self.nodes.gone(*address, now),
-            NameChange::Service(address, key) => self.services.set(*address, key.clone()),
+            NameChange::Service(address, key) => self.services.set(*address, Arc::clone(key)),
             NameChange::ServiceGone(address) => self.services.gone(*address, now),
         }
     }
@@ -70,16 +79,11 @@ impl Directory {
         self.addresses.get(&address)
     }
 
-    /// Which node's address it is.
+    /// What an address is that is no pod's.
     #[must_use]
-    pub fn node(&self, address: IpAddr) -> Option<&Arc<str>> {
-        self.nodes.get(&address)
-    }
-
-    /// Which Service's address it is.
-    #[must_use]
-    pub fn service(&self, address: IpAddr) -> Option<&ObjectKey> {
-        self.services.get(&address)
+    pub fn place(&self, address: IpAddr) -> Option<Place> {
+        let service = || Some(Place::Service(Arc::clone(self.services.get(&address)?)));
+        service().or_else(|| Some(Place::Node(Arc::clone(self.nodes.get(&address)?))))
     }
 
     /// Which rule a number means.
@@ -148,6 +152,19 @@ mod tests {
 
     fn name(directory: &Directory, n: u32) -> Option<&str> {
         directory.address(ip(n)).map(|pod| &*pod.key.name)
+    }
+
+    #[test]
+    fn addresses_that_are_no_pods_are_nodes_or_services() {
+        let (mut d, now) = (Directory::default(), Instant::now());
+        let key = Arc::new(ObjectKey { namespace: "n".into(), name: "s".into() });
+        d.apply(&NameChange::Node(ip(1), "w1".into()), now);
+        d.apply(&NameChange::Service(ip(2), Arc::clone(&key)), now);
+        assert_eq!(d.place(ip(1)), Some(Place::Node("w1".into())));
+        assert_eq!(d.place(ip(2)), Some(Place::Service(key)));
+        d.apply(&NameChange::NodeGone(ip(1)), now);
+        d.apply(&NameChange::NodeGone(ip(9)), now + GRACE * 2);
+        assert_eq!(d.place(ip(1)), None);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use enforcer_common::abi::{Direction, rule};
 
 use super::{
     decode::{EventKind, RawFlow},
-    directory::Directory,
+    directory::{Directory, Place},
 };
 use crate::cluster::{
     event::ObjectKey,
@@ -58,6 +58,10 @@ pub struct Flow {
     pub source: Option<Arc<PodIdentity>>,
     /// The pod that it is for.
     pub destination: Option<Arc<PodIdentity>>,
+    /// What the source is if it is no pod.
+    pub source_place: Option<Place>,
+    /// What the destination is if it is no pod.
+    pub destination_place: Option<Place>,
     /// What decided.
     pub decided_by: DecidedBy,
 }
@@ -85,7 +89,13 @@ pub fn enrich(raw: RawFlow, directory: &Directory, wall_offset: Duration) -> Flo
     };
     let time = u64::try_from(wall_offset.as_nanos()).unwrap_or(u64::MAX).saturating_add(raw.time);
     let time = i64::try_from(time).unwrap_or(i64::MAX);
-    Flow { raw, time, source, destination, decided_by }
+    let place = |pod: &Option<_>, address: Option<IpAddr>| match pod {
+        Some(_) => None,
+        None => directory.place(address?),
+    };
+    let source_place = place(&source, raw.src);
+    let destination_place = place(&destination, raw.dst);
+    Flow { raw, time, source, destination, source_place, destination_place, decided_by }
 }
 
 /// Direction of the connection as seen from the pod: a reply goes against it.
@@ -150,8 +160,8 @@ pub(crate) mod tests {
         })
     }
 
-    /// `shop/web` 10.0.0.1 on interface 5 (isolated by `shop/deny`), `shop/db` 10.0.0.2 on 6, and
-    /// rule 16 `shop/db-in` `spec.ingress[1]`.
+    /// `shop/web` 10.0.0.1 on interface 5 (isolated by `shop/deny`), `shop/db` 10.0.0.2 on 6, rule
+    /// 16 `shop/db-in` `spec.ingress[1]`, node `w2` 10.0.0.7 and Service `shop/front` 10.0.0.8.
     pub(crate) fn directory() -> Directory {
         let mut d = Directory::default();
         let now = Instant::now();
@@ -164,6 +174,8 @@ pub(crate) mod tests {
         d.apply(&NameChange::Endpoint(5, pod("shop", "web-1"), isolating.clone()), now);
         d.apply(&NameChange::Endpoint(6, pod("shop", "db-0"), isolating), now);
         d.apply(&NameChange::Rule(16, rule("shop", "db-in", 1)), now);
+        d.apply(&NameChange::Node([10, 0, 0, 7].into(), "w2".into()), now);
+        d.apply(&NameChange::Service([10, 0, 0, 8].into(), key("shop", "front").into()), now);
         d
     }
 

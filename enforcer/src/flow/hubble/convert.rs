@@ -5,13 +5,14 @@ use jiff::{Timestamp, tz::Offset};
 
 use super::{
     Details, Emitter, Endpoint, EventType, Extensions, FlowJson, Icmp, Ip, Layer4, LostEvent,
-    NetworkInterface, Policy, Ports, Response, TYPE_DROP, TYPE_POLICY_VERDICT, TYPE_TRACE,
-    TcpFlags, What,
+    NetworkInterface, Policy, Ports, Response, ServiceName, TYPE_DROP, TYPE_POLICY_VERDICT,
+    TYPE_TRACE, TcpFlags, What,
 };
 use crate::{
     cluster::{event::ObjectKey, plan::PodIdentity},
     flow::{
         decode::{EventKind, RawFlow},
+        directory::Place,
         event::{DecidedBy, Flow, Verdict, connection_direction},
         names::{self, proto},
     },
@@ -82,6 +83,8 @@ fn json(flow: &Flow, node: &str) -> FlowJson {
         trace_observation_point: trace
             .then(|| if is_ingress(raw) { "TO_ENDPOINT" } else { "FROM_ENDPOINT" }.to_owned()),
         is_reply: (kind != TYPE_DROP).then_some(raw.reply),
+        source_service: service(flow.source_place.as_ref()),
+        destination_service: service(flow.destination_place.as_ref()),
         interface: (raw.ifindex != 0).then_some(NetworkInterface { index: raw.ifindex }),
         emitter: Emitter {
             name: "enforcer".to_owned(),
@@ -135,6 +138,16 @@ fn endpoint(pod: Option<&PodIdentity>) -> Endpoint {
         labels: pod.labels.iter().map(|label| format!("k8s:{label}")).collect(),
         pod_name: pod.key.name.to_string(),
     })
+}
+
+fn service(place: Option<&Place>) -> Option<ServiceName> {
+    let Some(Place::Service(key)) = place else { return None };
+    Some(ServiceName { name: key.name.to_string(), namespace: key.namespace.to_string() })
+}
+
+fn node(place: Option<&Place>) -> Option<String> {
+    let Some(Place::Node(name)) = place else { return None };
+    Some(name.to_string())
 }
 
 fn ip(raw: &RawFlow) -> Option<Ip> {
@@ -205,6 +218,8 @@ fn details(flow: &Flow) -> Details {
         revoked: raw.revoked,
         masqueraded: raw.masqueraded,
         disabled: raw.spared == Some(Spared::Disabled),
+        source_node: node(flow.source_place.as_ref()),
+        destination_node: node(flow.destination_place.as_ref()),
         ethertype: raw.ethertype.map(|e| format!("{e:#06x}")),
         protocol: raw.proto,
         length: raw.len,
@@ -221,13 +236,23 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::flow::event::tests::{allowed, denied, flow};
+    use crate::flow::event::tests::{addr, allowed, denied, flow};
 
     fn value(event: &Event) -> Value {
         let response = response(&flow(event), "w1");
         let value = serde_json::to_value(&response).unwrap();
         assert_eq!(serde_json::from_value::<Response>(value.clone()).unwrap(), response);
         value
+    }
+
+    #[test]
+    fn nodes_and_services_are_named_where_no_pod_is() {
+        let event = Event { src: addr(7), dst: addr(8), ifindex: 0, ..allowed() };
+        let flow = &value(&event)["flow"];
+        let service = json!({"name": "front", "namespace": "shop"});
+        assert_eq!((&flow["destination_service"], flow.get("source_service")), (&service, None));
+        assert_eq!(flow["extensions"]["value"]["source_node"], "w2");
+        assert!(flow["extensions"]["value"].get("destination_node").is_none());
     }
 
     #[test]

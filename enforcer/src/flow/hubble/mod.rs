@@ -81,6 +81,12 @@ pub struct FlowJson {
     /// Whether the packet goes against the connection; absent if that is not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub is_reply: Option<bool>,
+    /// The Service whose address the source is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source_service: Option<ServiceName>,
+    /// The Service whose address the destination is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub destination_service: Option<ServiceName>,
     /// The host-side interface.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interface: Option<NetworkInterface>,
@@ -275,6 +281,12 @@ pub struct Details {
     /// It passed because enforcement is switched off for a time.
     #[serde(skip_serializing_if = "is_false")]
     pub disabled: bool,
+    /// The node whose address the source is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source_node: Option<String>,
+    /// The node whose address the destination is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub destination_node: Option<String>,
     /// Frame type of a frame that is not IP, such as `0x88cc`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ethertype: Option<String>,
@@ -284,6 +296,16 @@ pub struct Details {
     pub length: u32,
     /// Generation of the pod's policy.
     pub generation: u32,
+}
+
+/// A Service (`flow.Service`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ServiceName {
+    /// Name.
+    pub name: String,
+    /// Namespace.
+    pub namespace: String,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde wants")]
