@@ -181,6 +181,9 @@ pub const EP_AUDIT: u32 = 16;
 /// [`Endpoint::flags`]: the programs of the version before still enforce on this interface; ours
 /// keep flows, drop nothing and tell no drop.
 pub const EP_SHADOW: u32 = 32;
+/// [`Endpoint::flags`]: the pod's policy is not known yet, and its addresses may not be either: until
+/// they are, it may find its neighbours all the same.
+pub const EP_STARTING: u32 = 64;
 
 /// What the programs know of one local pod interface. Written by the agent only, but for
 /// `disabled_until`.

@@ -15,6 +15,7 @@ use crate::{
     fragment,
     hook::{self, DROP},
     judge::{Flow, judge_flow},
+    link,
     skb::Skb,
     state::{Judged, State},
 };
@@ -149,5 +150,7 @@ fn own_advertisement(skb: Skb, state: &State) -> bool {
         return false;
     };
     let target = Addr::from_octets(target);
-    is_link_local(&target) || hook::owns(state.slot, &target)
+    is_link_local(&target)
+        || hook::owns(state.slot, &target)
+        || hook::at(state.slot).is_some_and(link::addresses_to_come)
 }

@@ -2,7 +2,7 @@
 
 use aya_ebpf::bindings::__sk_buff;
 use enforcer_common::{
-    abi::{Addr, EP_ADDR4},
+    abi::{Addr, EP_ADDR4, EP_ADDR6, EP_STARTING, Endpoint},
     packet::{FRAG_NONE, PARSED_ARP, icmp, is_link_local, is_unspecified, parse_arp},
     reason::Reason,
     verdict::proto::{ICMPV6, UDP},
@@ -52,15 +52,24 @@ fn arp(skb: Skb, state: &State) -> i32 {
         return event::settle(state, Reason::Discovery);
     }
     let own = parse_arp(&skb).is_some_and(|arp| {
-        let probe = arp.sender == 0
-            && hook::at(state.slot).is_some_and(|endpoint| endpoint.flags & EP_ADDR4 != 0);
-        probe || hook::owns(state.slot, &Addr::v4(arp.sender))
+        let endpoint = hook::at(state.slot);
+        let flags = endpoint.map_or(0, |endpoint| endpoint.flags);
+        let probe = arp.sender == 0 && flags & EP_ADDR4 != 0;
+        probe
+            || flags & (EP_STARTING | EP_ADDR4) == EP_STARTING
+            || hook::owns(state.slot, &Addr::v4(arp.sender))
     });
     if own {
         event::settle(state, Reason::Discovery)
     } else {
         event::tell(skb, state, Reason::SpoofedSource)
     }
+}
+
+/// Whether a starting pod's IPv6 addresses are not known yet.
+#[inline(always)]
+pub(crate) fn addresses_to_come(endpoint: &Endpoint) -> bool {
+    endpoint.flags & (EP_STARTING | EP_ADDR6) == EP_STARTING
 }
 
 /// [`foreign_source`]'s answer: a message of discovery, for `icmp::judge_icmp` to judge.
@@ -86,6 +95,11 @@ pub(crate) extern "C" fn foreign_source(skb: *mut __sk_buff, state: *const State
             {
                 return event::settle(state, Reason::Discovery);
             }
+        } else if packet.proto == ICMPV6
+            && matches!(packet.icmp_type, icmp::V6_NEIGHBOUR_SOLICIT | icmp::V6_NEIGHBOUR_ADVERT)
+            && hook::at(state.slot).is_some_and(addresses_to_come)
+        {
+            return DISCOVERY;
         } else if is_unspecified(&packet.src) && packet.proto == ICMPV6 {
             // RFC 4862, 5.4.2 and RFC 4861, 4.1: duplicate detection and router solicitation.
             match packet.icmp_type {

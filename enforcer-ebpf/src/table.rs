@@ -2,7 +2,10 @@
 
 use aya_ebpf::maps::lpm_trie::Key;
 use enforcer_common::{
-    abi::{ACTION_ALLOW, Addr, ClassId, EP_LOCKED, Interval, PolicyWord, RowKey, RowRef, rule},
+    abi::{
+        ACTION_ALLOW, Addr, ClassId, EP_LOCKED, EP_STARTING, Interval, PolicyWord, RowKey, RowRef,
+        rule,
+    },
     reason::Reason,
     verdict::{SEARCH_STEPS, probe},
 };
@@ -44,9 +47,12 @@ pub(crate) extern "C" fn look_up(query: *const Query) -> u64 {
     if query.word & (1 << direction) == 0 {
         return Judged::new(Reason::NotIsolated, rule::NOT_ISOLATED).0;
     }
-    if hook::at(query.slot).is_none_or(|endpoint| endpoint.flags & EP_LOCKED != 0) {
+    let flags = hook::at(query.slot).map_or(EP_LOCKED, |endpoint| endpoint.flags);
+    if flags & EP_LOCKED != 0 {
         return Judged::new(Reason::Locked, rule::NONE).0;
     }
+    let denied =
+        if flags & EP_STARTING != 0 { Reason::EndpointNotReady } else { Reason::PolicyDenied };
     let class = class_of(&query.remote, query.prefix_only != 0);
     let table = PolicyWord(query.word).table();
     let mut row = place(&RowKey { class, table, direction });
@@ -54,7 +60,7 @@ pub(crate) extern "C" fn look_up(query: *const Query) -> u64 {
         row = place(&RowKey { class: 0, table, direction });
     }
     if row.count == 0 {
-        return DENIED;
+        return Judged::new(denied, rule::DEFAULT_DENY).0;
     }
     let mut low = row.first;
     let mut high = row.first + row.count;
@@ -74,7 +80,7 @@ pub(crate) extern "C" fn look_up(query: *const Query) -> u64 {
     }
     match interval(low) {
         Some(found) if found.action == ACTION_ALLOW => Judged::new(Reason::Allowed, found.rule).0,
-        Some(found) => Judged::new(Reason::PolicyDenied, found.rule).0,
+        Some(found) => Judged::new(denied, found.rule).0,
         None => DENIED,
     }
 }

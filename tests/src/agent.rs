@@ -35,6 +35,8 @@ pub struct AgentOptions {
     pub flags: Vec<String>,
     /// A program with its arguments that starts the agent, whose command line follows.
     pub through: Vec<String>,
+    /// A kubeconfig: objects come from that API server, and not from the manifests.
+    pub kubeconfig: Option<PathBuf>,
 }
 
 /// The agent of a laboratory's node. It is killed when this is dropped.
@@ -61,12 +63,18 @@ impl Agent {
         manifests: &Manifests,
         options: AgentOptions,
     ) -> Result<Self, LabError> {
+        let mut agent = Self::new(lab, manifests, options)?;
+        agent.restart()?;
+        Ok(agent)
+    }
+
+    fn new(lab: &Lab, manifests: &Manifests, options: AgentOptions) -> Result<Self, LabError> {
         let netns = lab
             .node()
             .file()
             .try_clone()
             .map_err(LabError::io("keep the node's namespace open"))?;
-        let mut agent = Self {
+        Ok(Self {
             binary: binary(options.binary.clone())?,
             options,
             netns,
@@ -76,8 +84,27 @@ impl Agent {
             bpf_dir: Path::new(cleanup::BPF_DIR).join(format!("{}-pins", lab.prefix())),
             log: lab.dir().join("agent.log"),
             child: None,
-        };
-        agent.restart()?;
+        })
+    }
+
+    /// Starts the agent and does not wait until policy is in force: only until it answers.
+    ///
+    /// # Errors
+    /// If there is no binary, or the agent does not answer.
+    pub fn start_unready(
+        lab: &Lab,
+        manifests: &Manifests,
+        options: AgentOptions,
+    ) -> Result<Self, LabError> {
+        let mut agent = Self::new(lab, manifests, options)?;
+        agent.spawn()?;
+        let deadline = Instant::now() + READY;
+        while agent.status().is_err() {
+            if Instant::now() > deadline {
+                return Err(agent.error("does not answer".to_owned()));
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
         Ok(agent)
     }
 
@@ -193,7 +220,10 @@ impl Agent {
         command
             .args(line)
             .arg("agent")
-            .args(["--manifests".as_ref(), self.manifests.as_os_str()])
+            .args(match &self.options.kubeconfig {
+                Some(kubeconfig) => ["--kubeconfig".as_ref(), kubeconfig.as_os_str()],
+                None => ["--manifests".as_ref(), self.manifests.as_os_str()],
+            })
             .args(["--run-dir".as_ref(), self.run_dir.as_os_str()])
             .args(["--state-dir".as_ref(), self.state_dir.as_os_str()])
             .args(["--bpf-dir".as_ref(), self.bpf_dir.as_os_str()])

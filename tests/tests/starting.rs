@@ -6,7 +6,7 @@ use std::{
 };
 
 use enforcer_tests::{
-    AgentOptions, Mode, Place, PodSpec, Probe, World,
+    Agent, AgentOptions, Lab, Manifests, Mode, Place, PodSpec, Probe, World,
     policy::{self},
     world::{must, shop_pods, shop_policies},
 };
@@ -153,6 +153,32 @@ fn the_network_plugins_tell_who_a_pod_is_before_its_object_has_an_address() {
     fs::remove_dir_all(&cache).expect("the folder is removed");
 }
 
+#[test]
+fn without_an_api_server_a_pod_that_starts_is_closed_too() {
+    let mut lab = must(Lab::new(Mode::PointToPoint));
+    let manifests = must(Manifests::new(lab.dir()));
+    let [server, client, _] = shop_pods();
+    must(lab.add_pods(&[server]));
+    let kubeconfig = lab.dir().join("kubeconfig");
+    let nobody = "apiVersion: v1\nkind: Config\nclusters: [{name: c, cluster: {server: \
+                  'http://127.0.0.1:1'}}]\ncontexts: [{name: x, context: {cluster: c}}]\n\
+                  current-context: x\n";
+    fs::write(&kubeconfig, nobody).expect("the file is written");
+    let options = AgentOptions { kubeconfig: Some(kubeconfig), ..AgentOptions::default() };
+    let agent = must(Agent::start_unready(&lab, &manifests, options));
+    must(lab.add_pods(&[client]));
+    // The older one is as free as it was; the younger one is not.
+    let probe = |from: &str, to: &str| Probe::tcp(from, to, 80).expecting(false);
+    for probe in [probe("shop/client", "shop/server"), probe("shop/server", "shop/client")] {
+        let outcome = must(lab.probe_one(&probe));
+        assert!(!outcome.is_open(), "{probe}: {outcome}");
+    }
+    let to_older =
+        Probe::new(Place::Node, Place::pod("shop/server"), 80, enforcer_tests::Protocol::Tcp);
+    assert!(must(lab.probe_one(&to_older)).is_open());
+    drop(agent);
+}
+
 fn tempfile_dir() -> String {
     let dir = std::env::temp_dir().join(format!("enforcer-cni-{}", std::process::id()));
     fs::create_dir_all(&dir).expect("a folder");
@@ -170,7 +196,7 @@ fn an_agent_takes_over_and_no_packet_notices() {
         let (next, _) = world.while_closed(&denied, |agent, _, _| must(agent.successor(&name)));
         former.push(std::mem::replace(&mut world.agent, next));
         // The former one stands by, until it is told to end.
-        assert!(former.iter_mut().all(enforcer_tests::Agent::runs));
+        assert!(former.iter_mut().all(Agent::runs));
         if round > 0 {
             must(former.remove(0).stop());
         }
@@ -203,6 +229,7 @@ fn pods_that_start_during_a_hand_over_are_closed() {
     let former = std::mem::replace(&mut world.agent, next);
     let probes: Vec<_> =
         specs.iter().map(|spec| (Probe::tcp(&spec.name, "shop/client", 80), false)).collect();
+    world.settle();
     world.expect(&probes);
     drop(former);
 }

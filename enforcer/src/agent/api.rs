@@ -97,6 +97,12 @@ pub struct StatusReport {
     /// Pods that started while no agent was there, `namespace/name`: armed late.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unguarded: Vec<String>,
+    /// Other enforcers, and network plugins that could be some.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rivals: Vec<RivalReport>,
+    /// The gate, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gate: Option<GateReport>,
     /// What is wrong with the objects.
     pub problems: Vec<Problem>,
     /// Kinds that mean nothing here.
@@ -110,6 +116,36 @@ pub struct StatusReport {
     pub spared: Vec<SparedReport>,
     /// Events lost because a ring was full.
     pub lost_events: LostEvents,
+}
+
+/// Another enforcer on the node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RivalReport {
+    /// Its name.
+    pub name: String,
+    /// Whether it enforces policy, as far as its signs tell.
+    pub enforces: bool,
+    /// What was found.
+    pub evidence: Vec<String>,
+}
+
+/// The gate that holds starting pods.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GateReport {
+    /// The runtime asks it.
+    pub connected: bool,
+    /// Name and version of the runtime.
+    pub runtime: Option<String>,
+    /// Sandboxes let go, armed.
+    pub held: u64,
+    /// Sandboxes refused.
+    pub refused: u64,
+    /// Sandboxes whose runtime went while they were held.
+    pub abandoned: u64,
+    /// Why it was last not connected, or refused a sandbox.
+    pub last_error: Option<String>,
 }
 
 /// The agent.

@@ -5,12 +5,12 @@
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
-    net::IpAddr,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
 use super::{
@@ -25,11 +25,13 @@ use crate::{
         plan::Plan,
     },
     dataplane::{
-        DataplaneError, Kernel, RingMaps,
+        DataplaneError, FoundEndpoint, Kernel, RingMaps,
         netlink::{DiscoveryEvent, conntrack},
     },
     flow::{decode, directory::Directory, event::enrich, ring::FlowRing},
+    gate::GateStatus,
     metrics::Metrics,
+    rivals::Rival,
     source::{Source, SourceUpdate, cni::CniCache, manifests::Ignored, problem::Problem},
 };
 
@@ -82,7 +84,13 @@ pub(super) struct Core {
     pub(super) bypass: Bypass,
     pub(super) metrics: Metrics,
     start: StartMode,
+    /// Whether interfaces of nobody are audited only.
+    audit: bool,
     dns: ClusterDns,
+    /// Other enforcers on the node.
+    pub(super) rivals: Vec<Rival>,
+    /// What the gate says of itself, where there is one.
+    pub(super) gate: Option<watch::Receiver<GateStatus>>,
     /// Sandboxes that wait for their interface.
     pub(super) holds: Vec<Hold>,
     /// Sandboxes that only the gate has told of, the oldest first.
@@ -155,7 +163,10 @@ impl Core {
             bypass: Bypass::default(),
             metrics,
             start,
+            audit: enforcement == Enforcement::Audit,
             dns,
+            rivals: Vec::new(),
+            gate: None,
             holds: Vec::new(),
             gate_told: VecDeque::new(),
             changes: 0,
@@ -174,19 +185,17 @@ impl Core {
         self.found = Some(found);
         let mut update = self.source.first();
         update.events.splice(0..0, told);
-        self.source_changed(update)
+        self.source_changed(update)?;
+        self.close_early();
+        Ok(())
     }
 
     /// Brings the first complete plan into force: all objects and all interfaces are known.
     fn first_plan(&mut self, found: Found, update: SourceUpdate) -> Result<(), DataplaneError> {
         let Found { older, younger, node, .. } = found;
         self.kernel.set_node_addresses(node)?;
-        let found: HashMap<u32, Vec<IpAddr>> = self
-            .kernel
-            .found()
-            .into_iter()
-            .map(|endpoint| (endpoint.ifindex, endpoint.addresses))
-            .collect();
+        let found: HashMap<u32, FoundEndpoint> =
+            self.kernel.found().into_iter().map(|endpoint| (endpoint.ifindex, endpoint)).collect();
         let present: BTreeSet<u32> =
             older.iter().chain(&younger).map(|interface| interface.ifindex).collect();
         // An armed interface still has our programs; a new one under its index has not. The pod's
@@ -205,8 +214,12 @@ impl Core {
             }
             self.note(&interface, is_younger);
             match found.get(&interface.ifindex) {
+                // Nothing was decided of it.
+                Some(FoundEndpoint { starting: true, .. }) => {
+                    self.index.apply(Event::InterfaceAppeared(interface));
+                }
                 Some(bound) => {
-                    let bound_addresses = bound.clone();
+                    let bound_addresses = bound.addresses.clone();
                     let adopted = AdoptedInterface { interface, bound_addresses };
                     self.index.apply(Event::InterfaceAdopted(adopted));
                 }
@@ -346,13 +359,40 @@ impl Core {
         }
     }
 
+    /// Pods that start before the objects are known are closed all the same.
+    fn close_early(&mut self) {
+        let Some(found) = &self.found else { return };
+        if self.start == StartMode::Open {
+            return;
+        }
+        let starting: Vec<_> = found
+            .younger
+            .iter()
+            .filter(|interface| interface.kind.as_ref() == "veth" && !self.is_ignored(interface))
+            .filter(|interface| !self.kernel.knows_addresses(interface))
+            .cloned()
+            .collect();
+        if starting.is_empty() {
+            return;
+        }
+        for failure in self.kernel.close_starting(&starting, self.audit).failures {
+            warn!("{failure}");
+        }
+    }
+
     /// Takes in what happened to interfaces.
     ///
     /// # Errors
     /// If the map of node addresses cannot be written.
     pub(super) fn discovered(&mut self, event: DiscoveryEvent) -> Result<(), DataplaneError> {
-        if let Some(found) = &mut self.found {
-            found.take(event);
+        if self.found.is_some() {
+            if let DiscoveryEvent::Lost(ifindex) = event {
+                self.write(&Plan { endpoints_removed: vec![ifindex], ..Plan::default() });
+            }
+            if let Some(found) = &mut self.found {
+                found.take(event);
+            }
+            self.close_early();
             return Ok(());
         }
         match event {

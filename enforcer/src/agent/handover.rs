@@ -21,7 +21,7 @@ use tracing::{info, warn};
 use super::{
     api::{Reply, Request, SOCKET_NAME},
     found::Found,
-    socket::{Server, SocketError},
+    socket::{Lock, Server, SocketError},
 };
 use crate::{
     cluster::event::Event,
@@ -57,7 +57,7 @@ pub(super) async fn prepare(
             event = discovery.next() => {
                 found.take(event?);
             }
-            _ = look.tick() => if Server::is_free(run_dir) {
+            _ = look.tick() => if Lock::is_free(run_dir) {
                 break;
             },
         }
@@ -115,7 +115,7 @@ pub(super) async fn stand_by(run_dir: &Path) {
     info!("another agent looks after this node now; standing by");
     loop {
         sleep(LOOK).await;
-        if Server::is_free(run_dir) {
+        if Lock::is_free(run_dir) {
             warn!("the agent that took over is gone; taking the node back");
             return;
         }

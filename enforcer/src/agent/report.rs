@@ -9,14 +9,17 @@ use enforcer_common::{
 
 use super::{
     api::{
-        AgentReport, CounterReport, EndpointReport, EndpointState, LostEvents, MapReport,
-        NotEnforced, PolicyReport, SparedReport, StatusReply, StatusReport, StatusRequest,
+        AgentReport, CounterReport, EndpointReport, EndpointState, GateReport, LostEvents,
+        MapReport, NotEnforced, PolicyReport, RivalReport, SparedReport, StatusReply, StatusReport,
+        StatusRequest,
     },
     core::Core,
 };
 use crate::{
     cluster::{ENFORCEMENT_LABEL, EndpointStatus, InterfaceState, ObjectName},
     flow::hubble,
+    gate::GateStatus,
+    rivals::Rival,
     source::{Barrier, problem::Problem},
 };
 
@@ -118,6 +121,8 @@ fn report(core: &Core, about: &About) -> StatusReport {
         policies: policies(core),
         not_enforced: not_enforced(core),
         unguarded: core.unguarded.clone(),
+        rivals: core.rivals.iter().map(rival).collect(),
+        gate: core.gate.as_ref().map(|gate| self::gate(&gate.borrow())),
         problems: core.problems.iter().cloned().chain(bad_enforcement(core)).collect(),
         ignored: core.ignored.clone(),
         maps: maps(core),
@@ -128,6 +133,16 @@ fn report(core: &Core, about: &About) -> StatusReport {
             |[verdict, trace]| LostEvents { verdict, trace: trace + core.undecodable() },
         ),
     }
+}
+
+fn rival(rival: &Rival) -> RivalReport {
+    let Rival { name, enforces, evidence } = rival.clone();
+    RivalReport { name: name.to_owned(), enforces, evidence }
+}
+
+fn gate(status: &GateStatus) -> GateReport {
+    let GateStatus { connected, runtime, held, failed, abandoned, last_error, .. } = status.clone();
+    GateReport { connected, runtime, held, refused: failed, abandoned, last_error }
 }
 
 /// Pods' interfaces on which policy is not in force, and why.

@@ -9,7 +9,6 @@ use std::{
 use enforcer_common::abi::lane;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::oneshot,
     task::JoinHandle,
     time::{MissedTickBehavior, interval, sleep_until},
 };
@@ -22,8 +21,10 @@ use super::{
     found::{Found, Look},
     handover,
     holds::Doorkeeper,
+    open_gate::OpenGate,
     questions::{self, Asked, Handle, Waiting, answer, ask},
     report,
+    rival_watch::RivalWatch,
     saving::Saving,
     scrape,
     socket::{Server, SocketError},
@@ -37,7 +38,6 @@ use crate::{
     },
     error_chain,
     flow::ring::FlowRing,
-    gate::{Gate, GateConfig},
     metrics::{Metrics, MetricsAddress, MetricsServer},
     source::{
         Source,
@@ -156,11 +156,23 @@ async fn serve(args: &AgentArgs) -> Result<Ended, AgentError> {
     let (mut source, api) = source(args, &node).await?;
     let mut discovery = Discovery::open()?;
     let mut found = first_look(&mut discovery).await?;
+    let flows = FlowRing::new(usize::try_from(args.flow_buffer).unwrap_or(usize::MAX));
+    let metrics = Metrics::new(Instant::now());
+    let (handle, hold, asked) = questions::channels(&node, flows.clone());
     let mut told = Vec::new();
+    if args.take_over {
+        told = handover::prepare(&args.run_dir, &mut source, &mut discovery, &mut found).await?;
+    }
+    // Before the owner gives way: a pod that starts while nobody has the node is held.
+    let gate = match args.gate {
+        GateMode::None => None,
+        GateMode::Nri => {
+            let doorkeeper = Doorkeeper { holds: hold, metrics: metrics.clone() };
+            Some(OpenGate::open(args, doorkeeper, random_key()?[0]).await)
+        }
+    };
     let server = if args.take_over {
-        let run_dir = &args.run_dir;
-        told = handover::prepare(run_dir, &mut source, &mut discovery, &mut found).await?;
-        handover::take(run_dir).await?
+        handover::take(&args.run_dir).await?
     } else {
         Server::bind(&args.run_dir)?
     };
@@ -176,8 +188,6 @@ async fn serve(args: &AgentArgs) -> Result<Ended, AgentError> {
         class_key: random_key()?,
     })?;
     info!(mode = ?kernel.mode(), adopted = kernel.found().len(), "the kernel has taken our programs");
-    let flows = FlowRing::new(usize::try_from(args.flow_buffer).unwrap_or(usize::MAX));
-    let metrics = Metrics::new(Instant::now());
     let mut core = Core::new(Parts {
         kernel,
         rings,
@@ -198,13 +208,7 @@ async fn serve(args: &AgentArgs) -> Result<Ended, AgentError> {
     });
     core.begin(found, told)?;
 
-    let (handle, hold, asked) = questions::channels(&node, flows);
-    let gate = match args.gate {
-        GateMode::None => None,
-        GateMode::Nri => {
-            Some(open_gate(args, Doorkeeper { holds: hold, metrics: metrics.clone() })?)
-        }
-    };
+    core.gate = gate.as_ref().map(OpenGate::status);
     let scraping = serve_metrics(args.metrics_address, metrics, handle.clone());
     let serving = tokio::spawn(server.serve(handle));
     let started = SystemTime::now();
@@ -212,13 +216,13 @@ async fn serve(args: &AgentArgs) -> Result<Ended, AgentError> {
     let mut beside = Beside {
         saving: Saving::new(args.state_dir.clone(), node.clone()),
         announcing: Announcing::new(api.as_ref(), &node, taint),
+        rivals: RivalWatch::new(args.bpf_dir.clone()),
     };
     let about = report::About { node, instance: args.instance.clone(), started };
     let result = own(&mut core, &mut discovery, asked, &about, &mut beside).await;
-    if let Some((end, gate)) = gate {
+    if let Some(gate) = gate {
         // What it holds is refused: the runtime asks the next agent.
-        drop(end);
-        let _ended = gate.await;
+        gate.close().await;
     }
     if let Some(scraping) = scraping {
         scraping.abort();
@@ -230,21 +234,6 @@ async fn serve(args: &AgentArgs) -> Result<Ended, AgentError> {
     // The server's end removes its socket.
     let _cancelled = serving.await;
     result
-}
-
-/// Stands in the runtime's way. Ends when what is returned first is dropped.
-fn open_gate(
-    args: &AgentArgs,
-    doorkeeper: Doorkeeper,
-) -> Result<(oneshot::Sender<()>, JoinHandle<()>), AgentError> {
-    let config = GateConfig { socket: args.nri_socket.clone(), ..GateConfig::default() };
-    let (gate, _status) = Gate::new(config);
-    let mut chance = Chance::new(random_key()?[0]);
-    let (end, ended) = oneshot::channel::<()>();
-    let shutdown = async {
-        let _dropped = ended.await;
-    };
-    Ok((end, tokio::spawn(gate.run(doorkeeper, move || chance.next(), shutdown))))
 }
 
 /// Serves metrics. Policy is more than its numbers: without them the agent goes on.
@@ -268,6 +257,7 @@ fn serve_metrics(
 struct Beside {
     saving: Saving,
     announcing: Announcing,
+    rivals: RivalWatch,
 }
 
 /// Where objects come from, by the flags, and the API server if it is that.
@@ -339,6 +329,7 @@ async fn own(
             }
             _ = maintain.tick() => {
                 core.maintain();
+                beside.rivals.look(core, Instant::now()).await;
                 lost_before = tell_losses(core, lost_before);
             }
             () = told.wait() => return Ok(Ended::Told),

@@ -84,7 +84,7 @@ fn state(core: &Core) -> StateSnapshot {
         source: source(&core.source.report()),
         interfaces_not_enforced: report::not_enforced(core).len() as u64,
         problems: core.problems.len() as u64,
-        rivals: Vec::new(),
+        rivals: core.rivals.iter().filter(|rival| rival.enforces).map(|rival| rival.name).collect(),
     }
 }
 

@@ -77,13 +77,54 @@ pub enum SocketError {
     },
 }
 
+/// The node's lock: who holds it looks after the node. The kernel lets go of it when the process
+/// dies.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Takes the lock in `run_dir`, which is made if it is not there.
+    ///
+    /// # Errors
+    /// If an agent has it or the system refuses.
+    pub fn take(run_dir: &Path) -> Result<Self, SocketError> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(run_dir)
+            .map_err(failed("make the directory", run_dir))?;
+        fs::set_permissions(run_dir, Permissions::from_mode(0o700))
+            .map_err(failed("set the mode of", run_dir))?;
+        let path = run_dir.join(LOCK_NAME);
+        let file = open_lock(&path).map_err(failed("open", &path))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self { _file: file }),
+            Err(TryLockError::WouldBlock) => Err(SocketError::AnotherAgent { path }),
+            Err(TryLockError::Error(error)) => Err(failed("lock", &path)(error)),
+        }
+    }
+
+    /// Whether nobody has the lock in `run_dir` at this moment.
+    #[must_use]
+    pub fn is_free(run_dir: &Path) -> bool {
+        open_lock(&run_dir.join(LOCK_NAME)).is_ok_and(|lock| lock.try_lock().is_ok())
+    }
+}
+
+fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> SocketError + use<> {
+    let path = path.to_owned();
+    move |error| SocketError::Io { what, path, error }
+}
+
 /// The socket, listening.
 #[derive(Debug)]
 pub struct Server {
     listener: UnixListener,
     path: PathBuf,
-    /// Held for as long as the agent lives; the kernel lets go of it when the process dies.
-    _lock: File,
+    /// Held for as long as the agent lives.
+    _lock: Lock,
 }
 
 impl Server {
@@ -93,26 +134,7 @@ impl Server {
     /// # Errors
     /// If another agent has it or the system refuses.
     pub fn bind(run_dir: &Path) -> Result<Self, SocketError> {
-        let io = |what, path: &Path| {
-            let path = path.to_owned();
-            move |error| SocketError::Io { what, path, error }
-        };
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(run_dir)
-            .map_err(io("make the directory", run_dir))?;
-        fs::set_permissions(run_dir, Permissions::from_mode(0o700))
-            .map_err(io("set the mode of", run_dir))?;
-        let lock_path = run_dir.join(LOCK_NAME);
-        let lock = open_lock(&lock_path).map_err(io("open", &lock_path))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(SocketError::AnotherAgent { path: lock_path });
-            }
-            Err(TryLockError::Error(error)) => return Err(io("lock", &lock_path)(error)),
-        }
+        let lock = Lock::take(run_dir)?;
         let path = run_dir.join(SOCKET_NAME);
         // With the lock ours, a socket that still answers belongs to something without the lock.
         if std::os::unix::net::UnixStream::connect(&path).is_ok() {
@@ -121,18 +143,12 @@ impl Server {
         match fs::remove_file(&path) {
             Ok(()) => tracing::debug!(path = %path.display(), "removed a dead agent's socket"),
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(io("remove the old socket", &path)(error)),
+            Err(error) => return Err(failed("remove the old socket", &path)(error)),
         }
-        let listener = UnixListener::bind(&path).map_err(io("listen on", &path))?;
+        let listener = UnixListener::bind(&path).map_err(failed("listen on", &path))?;
         fs::set_permissions(&path, Permissions::from_mode(0o600))
-            .map_err(io("set the mode of", &path))?;
+            .map_err(failed("set the mode of", &path))?;
         Ok(Self { listener, path, _lock: lock })
-    }
-
-    /// Whether nobody has the lock in `run_dir` at this moment.
-    #[must_use]
-    pub fn is_free(run_dir: &Path) -> bool {
-        open_lock(&run_dir.join(LOCK_NAME)).is_ok_and(|lock| lock.try_lock().is_ok())
     }
 
     /// Serves until dropped.

@@ -10,7 +10,7 @@ use std::{
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    agent::socket::{Server, SocketError},
+    agent::socket::{Lock, SocketError},
     cli::UninstallArgs,
     dataplane::{self, DataplaneError},
 };
@@ -58,10 +58,8 @@ pub fn uninstall(args: &UninstallArgs) -> Result<(), UninstallError> {
     if !dataplane::may_load() {
         return Err(DataplaneError::Privilege.into());
     }
-    if run_dir.exists() {
-        // Holding the agent's lock for a moment proves that there is none.
-        in_runtime(run_dir)?;
-    }
+    // With the lock no agent is there, and none comes until all is gone.
+    let lock = run_dir.exists().then(|| Lock::take(run_dir)).transpose()?;
     let programs = dataplane::remove(bpf_dir, state_dir)?;
     let since = Instant::now();
     while dataplane::attached_anywhere(&programs)? {
@@ -73,6 +71,7 @@ pub fn uninstall(args: &UninstallArgs) -> Result<(), UninstallError> {
     for dir in [bpf_dir, state_dir, run_dir] {
         delete(dir)?;
     }
+    drop(lock);
     if *stay { until_told().map_err(UninstallError::Stay) } else { Ok(()) }
 }
 
@@ -89,15 +88,6 @@ fn until_told() -> io::Result<()> {
         }
         Ok(())
     })
-}
-
-fn in_runtime(run_dir: &Path) -> Result<(), UninstallError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime =
-        runtime.map_err(|source| UninstallError::Delete { path: run_dir.to_owned(), source })?;
-    let _guard = runtime.enter();
-    drop(Server::bind(run_dir)?);
-    Ok(())
 }
 
 fn delete(dir: &Path) -> Result<(), UninstallError> {

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use super::terminal::{Style, clean, wrap};
 use crate::{
-    agent::api::{EndpointReport, EndpointState, StatusReply, StatusReport},
+    agent::api::{EndpointReport, EndpointState, GateReport, StatusReply, StatusReport},
     source::report::SourceState,
 };
 
@@ -24,6 +24,15 @@ pub fn text(reply: &StatusReply, style: Style) -> String {
         "Started while no agent was running, and not guarded until it came",
         report.unguarded.iter().map(|pod| (clean(pod), String::new())),
     );
+    page.section(
+        "Other enforcers: a packet passes only if both let it",
+        report
+            .rivals
+            .iter()
+            .filter(|rival| rival.enforces)
+            .map(|rival| (style.warn(&clean(&rival.name)), clean(&rival.evidence.join("; ")))),
+    );
+    page.section("Gate", report.gate.iter().map(|gate| gate_line(gate, style)));
     page.section(
         "Problems",
         report.problems.iter().map(|p| (String::new(), clean(&p.to_string()))),
@@ -91,6 +100,15 @@ fn source(report: &StatusReport) -> Vec<(String, String)> {
         (clean(&names.join(", ")), clean(&format!("since {since}: {reason}")))
     }));
     entries
+}
+
+fn gate_line(gate: &GateReport, style: Style) -> (String, String) {
+    let counts =
+        format!("{} let go, {} refused, {} abandoned", gate.held, gate.refused, gate.abandoned);
+    let error = gate.last_error.as_ref().map_or_else(String::new, |error| format!("; {error}"));
+    let runtime = gate.runtime.as_deref().unwrap_or("no runtime yet");
+    let state = if gate.connected { style.good("connected") } else { style.bad("not connected") };
+    (state, clean(&format!("{runtime}; {counts}{error}")))
 }
 
 /// Pod, and all there is to say about it.
@@ -242,6 +260,8 @@ mod tests {
             failure: None,
             report: StatusReport {
                 unguarded: Vec::new(),
+                rivals: Vec::new(),
+                gate: None,
                 agent: AgentReport {
                     instance: None,
                     version: "0.1.0".into(),

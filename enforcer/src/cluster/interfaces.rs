@@ -116,6 +116,11 @@ impl Interfaces {
             if arrival == Arrival::Adopted {
                 entry.arrival = arrival;
             }
+            if deciding.is_empty() && matches!(entry.binding, Binding::Starting { .. }) {
+                // A pod without addresses may look for neighbours in any name; one that has had
+                // some is not to get there.
+                return concerned;
+            }
             let before = std::mem::replace(&mut entry.deciding, deciding.clone());
             concerned.extend(self.sharing(&before));
             self.unlink(ifindex, &before);

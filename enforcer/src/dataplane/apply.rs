@@ -8,8 +8,8 @@ use std::{
 
 use aya::maps::MapError;
 use enforcer_common::abi::{
-    ClassId, EP_AUDIT, INTERVAL_SLOTS, Interval, MAP_CIDRS4, MAP_CT4, MAP_INTERVALS, MAP_PEERS,
-    MAP_ROWS, Peer, PolicyWord, Row, RowKey,
+    ClassId, EP_AUDIT, EP_STARTING, INTERVAL_SLOTS, Interval, MAP_CIDRS4, MAP_CT4, MAP_INTERVALS,
+    MAP_PEERS, MAP_ROWS, Peer, PolicyWord, Row, RowKey,
 };
 use ipnet::IpNet;
 
@@ -289,7 +289,7 @@ impl Kernel {
             isolated,
             audit,
             rejudge,
-            starting: _,
+            starting,
         } = plan;
         self.pending.endpoints.remove(ifindex);
         let known = self.endpoints.by_ifindex.get(ifindex);
@@ -300,6 +300,7 @@ impl Kernel {
         let word = PolicyWord::new(*table, *isolated, generation);
         let result = if known.is_some() {
             self.endpoints.audit(&self.maps, *ifindex, *audit);
+            self.endpoints.starting(&self.maps, *ifindex, *starting);
             self.endpoints.switch(&mut self.maps, *ifindex, word, addresses)
         } else {
             self.arm(plan, word)
@@ -326,9 +327,11 @@ impl Kernel {
     }
 
     fn arm(&mut self, plan: &EndpointPlan, word: PolicyWord) -> Result<(), DataplaneError> {
-        let EndpointPlan { ifindex, interface, addresses, audit, .. } = plan;
+        let EndpointPlan { ifindex, interface, addresses, audit, starting, .. } = plan;
         let ifindex = *ifindex;
-        let flags = if *audit { EP_AUDIT } else { 0 } | self.shadow_flag(ifindex);
+        let flags = if *audit { EP_AUDIT } else { 0 }
+            | if *starting { EP_STARTING } else { 0 }
+            | self.shadow_flag(ifindex);
         let old = self.old_endpoint(ifindex);
         let arrived = self.arrival.as_ref().map_or(0, |arrival| arrival.pickup_until);
         let pickup_until = old.map_or(arrived, |old| old.pickup_until);

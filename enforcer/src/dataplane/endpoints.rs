@@ -10,7 +10,7 @@ use std::{
 use aya::maps::{HashMap as BpfHashMap, MapData};
 use enforcer_common::abi::{
     Addr, AddrKey, ENDPOINT_SLOTS, EP_ADDR4, EP_ADDR6, EP_AUDIT, EP_LOCKED, EP_MORE_ADDRS,
-    EP_SHADOW, Endpoint, EndpointState, MAP_IFINDEX_SLOT, MAP_POD_ADDRS, PolicyWord,
+    EP_SHADOW, EP_STARTING, Endpoint, EndpointState, MAP_IFINDEX_SLOT, MAP_POD_ADDRS, PolicyWord,
 };
 
 use super::{
@@ -26,6 +26,8 @@ pub(super) struct Armed {
     pub(super) word: PolicyWord,
     pub(super) addresses: Vec<IpAddr>,
     pub(super) locked: bool,
+    /// The pod's policy is not known yet.
+    pub(super) starting: bool,
 }
 
 /// Flows an endpoint may have at once.
@@ -50,7 +52,7 @@ pub(super) struct New<'a> {
 }
 
 /// Bits that a change of addresses leaves alone.
-const KEPT_BITS: u32 = EP_LOCKED | EP_AUDIT | EP_SHADOW;
+const KEPT_BITS: u32 = EP_LOCKED | EP_AUDIT | EP_SHADOW | EP_STARTING;
 
 /// All armed endpoints of this node.
 #[derive(Debug, Default)]
@@ -133,7 +135,8 @@ impl Endpoints {
         set(offset_of!(Endpoint, flags), flags & KEPT_BITS);
         self.write_addresses(maps, slot, addresses)?;
         maps.endpoints.u32(slot, offset_of!(Endpoint, ifindex)).store(ifindex, Ordering::Release);
-        let armed = Armed { slot, word, addresses: addresses.to_vec(), locked: false };
+        let starting = flags & EP_STARTING != 0;
+        let armed = Armed { slot, word, addresses: addresses.to_vec(), locked: false, starting };
         self.by_ifindex.insert(ifindex, armed);
         Ok(slot)
     }
@@ -231,6 +234,14 @@ impl Endpoints {
         }
     }
 
+    /// Marks an endpoint as one whose pod's policy is not known yet, or is now.
+    pub(super) fn starting(&mut self, maps: &Maps, ifindex: u32, starting: bool) {
+        if let Some(armed) = self.by_ifindex.get_mut(&ifindex) {
+            armed.starting = starting;
+            set_bit(maps, armed.slot, EP_STARTING, starting);
+        }
+    }
+
     /// Forgets an endpoint whose interface is gone. Returns its slot.
     pub(super) fn clear(
         &mut self,
@@ -296,7 +307,8 @@ pub(super) fn read_armed(
             addresses.extend(keys.map(|key| ip(key.addr)));
         }
         let (word, locked) = (PolicyWord(word), flags & EP_LOCKED != 0);
-        found.insert(ifindex, Armed { slot, word, addresses, locked });
+        let starting = flags & EP_STARTING != 0;
+        found.insert(ifindex, Armed { slot, word, addresses, locked, starting });
     }
     found
 }

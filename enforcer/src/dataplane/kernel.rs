@@ -17,7 +17,7 @@ use enforcer_common::abi::{
 
 use super::{
     AttachMode, DataplaneError,
-    apply::Pending,
+    apply::{Applied, Pending},
     attach::{self, Attachment, Place},
     endpoints::{Endpoints, Quotas},
     intervals::Allocator,
@@ -27,6 +27,10 @@ use super::{
     read::read_meta,
     sys,
     upgrade::{self, Predecessor},
+};
+use crate::cluster::{
+    event::Interface,
+    plan::{EndpointPlan, Plan},
 };
 
 /// What a [`Kernel`] is made with.
@@ -88,6 +92,8 @@ pub struct FoundEndpoint {
     pub ifindex: u32,
     /// The addresses it was armed with.
     pub addresses: Vec<IpAddr>,
+    /// Its pod was not known yet.
+    pub starting: bool,
 }
 
 impl Kernel {
@@ -175,6 +181,7 @@ impl Kernel {
             .map(|(ifindex, armed)| FoundEndpoint {
                 ifindex: *ifindex,
                 addresses: armed.addresses.clone(),
+                starting: armed.starting,
             })
             .collect();
         let old = self.predecessor.iter().flat_map(|predecessor| &predecessor.endpoints);
@@ -183,6 +190,7 @@ impl Kernel {
                 |(ifindex, old)| FoundEndpoint {
                     ifindex: *ifindex,
                     addresses: old.addresses.clone(),
+                    starting: false,
                 },
             ),
         );
@@ -223,6 +231,33 @@ impl Kernel {
             PolicyWord::new(CLOSED_TABLE, [true, true], armed.word.generation().wrapping_add(1));
         // Writing the same addresses writes nothing.
         let _same = self.endpoints.switch(&mut self.maps, ifindex, word, &armed.addresses);
+    }
+
+    /// Whether an interface is armed with the addresses that it has, or had: one that loses them
+    /// keeps its name.
+    #[must_use]
+    pub fn knows_addresses(&self, interface: &Interface) -> bool {
+        let now = &interface.peer_addresses;
+        let armed = self.endpoints.by_ifindex.get(&interface.ifindex);
+        armed.is_some_and(|armed| !armed.starting || now.is_empty() || armed.addresses == *now)
+    }
+
+    /// Closes interfaces whose pods cannot be known yet: nothing passes but what the node sends.
+    pub fn close_starting(&mut self, interfaces: &[Interface], audit: bool) -> Applied {
+        let endpoint = |interface: &Interface| EndpointPlan {
+            ifindex: interface.ifindex,
+            interface: Arc::clone(&interface.name),
+            addresses: interface.peer_addresses.clone(),
+            table: CLOSED_TABLE,
+            isolated: [true, true],
+            audit,
+            rejudge: false,
+            starting: true,
+        };
+        self.apply(&Plan {
+            endpoints_set: interfaces.iter().map(endpoint).collect(),
+            ..Plan::default()
+        })
     }
 
     /// Whether an interface has programs of ours, an earlier agent's included, however attached.

@@ -27,7 +27,7 @@ pub use apply::Applied;
 pub use attach::AttachMode;
 pub use disable::{Disabled, Switches};
 pub use error::DataplaneError;
-pub use kernel::{Kernel, KernelConfig};
+pub use kernel::{FoundEndpoint, Kernel, KernelConfig};
 pub use maps::RingMaps;
 pub use remove::{attached_anywhere, remove};
 pub use sys::{is_root, may_load, monotonic, user};

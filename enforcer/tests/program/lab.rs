@@ -36,7 +36,7 @@ pub(crate) const NODE4: [u8; 4] = [10, 0, 0, 254];
 pub(crate) const RULE: u32 = 77;
 /// Class of the friends' addresses.
 pub(crate) const FRIENDS: u64 = 0xf00d;
-const TABLE: u32 = 5;
+pub(crate) const TABLE: u32 = 5;
 /// Return code of a packet that passes.
 pub(crate) const PASS: i32 = -1;
 /// Return code of a packet that is dropped.

@@ -1,5 +1,8 @@
 //! Who may send what: spoofed sources, ARP, neighbour discovery, floods.
 
+use std::net::IpAddr;
+
+use enforcer::cluster::plan::{EndpointPlan, Plan};
 use enforcer_common::{
     abi::Direction::{Egress, Ingress},
     reason::Reason,
@@ -7,7 +10,7 @@ use enforcer_common::{
 };
 
 use crate::{
-    lab::{FRIEND4, FRIEND6, Lab, NODE4, POD4, POD6, STRANGER4, all, http},
+    lab::{FRIEND4, FRIEND6, Lab, NODE4, POD4, POD6, STRANGER4, TABLE, all, endpoint, http},
     packets::{SYN, ethernet, icmp, tcp, udp, v6},
 };
 
@@ -87,6 +90,46 @@ fn neighbour_discovery_from_the_pod_is_its_own_or_dropped() {
             drop(&mut lab, &neighbour(src, kind, 255, NOBODY), Reason::ForbiddenIcmpv6);
         }
     }
+}
+
+/// A pod whose policy is not known yet, with these addresses.
+fn starting(addresses: &[IpAddr]) -> Lab {
+    let mut lab = Lab::new([false, false], [all(), all()]);
+    let endpoint = EndpointPlan {
+        starting: true,
+        addresses: addresses.to_vec(),
+        ..endpoint(TABLE + 1, [true, true], true)
+    };
+    lab.plan(Plan { endpoints_set: vec![endpoint], ..Plan::default() });
+    lab
+}
+
+#[test]
+fn a_starting_pod_finds_its_neighbours_and_nothing_else_passes() {
+    let mut lab = starting(&[]);
+    lab.expect(Egress, &arp(STRANGER4), Reason::Discovery, false);
+    lab.expect(Egress, &neighbour(POD6, 135, 255, FRIEND6), Reason::Discovery, false);
+    lab.expect(Egress, &neighbour(POD6, 136, 255, POD6), Reason::Discovery, false);
+    lab.expect(Egress, &neighbour(POD6, 135, 64, FRIEND6), Reason::ForbiddenIcmpv6, true);
+    lab.expect(Egress, &neighbour(POD6, 134, 255, NOBODY), Reason::SpoofedSource, true);
+    lab.expect(Egress, &tcp(POD4, FRIEND4, (1, 80), SYN), Reason::SpoofedSource, true);
+    // With its addresses it has a name, and is held to it.
+    let mut lab = starting(&[POD4.into(), POD6.into()]);
+    lab.expect(Egress, &arp(STRANGER4), Reason::SpoofedSource, true);
+    lab.expect(Egress, &arp(POD4), Reason::Discovery, false);
+    lab.expect(Egress, &neighbour(FRIEND6, 135, 255, POD6), Reason::SpoofedSource, true);
+    lab.expect(Egress, &neighbour(POD6, 136, 255, FRIEND6), Reason::ForbiddenIcmpv6, true);
+    for (direction, from, to) in [(Egress, POD4, FRIEND4), (Ingress, FRIEND4, POD4)] {
+        let packet = tcp(from, to, (1, 80), SYN);
+        lab.expect(direction, &packet, Reason::EndpointNotReady, true);
+    }
+    // Its policy comes.
+    lab.plan(Plan {
+        endpoints_set: vec![endpoint(TABLE, [false, false], true)],
+        ..Plan::default()
+    });
+    lab.expect(Egress, &tcp(POD4, FRIEND4, (1, 80), SYN), Reason::NotIsolated, true);
+    lab.expect(Egress, &arp(STRANGER4), Reason::SpoofedSource, true);
 }
 
 #[test]
