@@ -128,7 +128,8 @@ pub(crate) fn is_new(state: &State, reason: u8) -> bool {
         reason,
         direction: state.direction,
     };
-    if let Some(last) = TOLD.get_ptr(&*key) {
+    let key = &*key;
+    if let Some(last) = TOLD.get_ptr(key) {
         // SAFETY: preallocated, so the element may come to serve another key meanwhile; then this
         // one is told too late or too often, no more.
         let last = unsafe { *last };
@@ -137,7 +138,7 @@ pub(crate) fn is_new(state: &State, reason: u8) -> bool {
         }
     }
     // Refused only under contention: then it is told again.
-    let _told_again = TOLD.insert(&*key, state.now, 0);
+    let _told_again = TOLD.insert(key, state.now, 0);
     true
 }
 
