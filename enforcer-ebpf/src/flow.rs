@@ -255,21 +255,22 @@ fn advance(skb: *mut __sk_buff, state: &State, e: &mut CtEntry, from_origin: boo
     let side = if from_origin { e.seen_origin } else { e.seen_reply };
     let next = observe(side, packet.tcp_flags);
     let (origin, reply) = if from_origin { (next, e.seen_reply) } else { (e.seen_origin, next) };
-    if e.flags & CT_ESTABLISHED == 0 && established(packet.proto, origin, reply) {
-        if let (Some(counts), Some(endpoint)) = (hook::counts(state.slot), hook::at(state.slot)) {
-            if state.isolated_at_all()
-                && e.flags & CT_FROM_NODE == 0
-                && !has_room(state, &raw const counts.established, endpoint.quota_established)
-            {
-                let code = event::tell(Skb::new(skb), state, Reason::ConntrackFull);
-                if code != PASS {
-                    return code;
-                }
-            } else {
-                add(&mut counts.half, -1);
-                add(&mut counts.established, 1);
-                e.flags |= CT_ESTABLISHED;
+    if e.flags & CT_ESTABLISHED == 0
+        && established(packet.proto, origin, reply)
+        && let (Some(counts), Some(endpoint)) = (hook::counts(state.slot), hook::at(state.slot))
+    {
+        if state.isolated_at_all()
+            && e.flags & CT_FROM_NODE == 0
+            && !has_room(state, &raw const counts.established, endpoint.quota_established)
+        {
+            let code = event::tell(Skb::new(skb), state, Reason::ConntrackFull);
+            if code != PASS {
+                return code;
             }
+        } else {
+            add(&mut counts.half, -1);
+            add(&mut counts.established, 1);
+            e.flags |= CT_ESTABLISHED;
         }
     }
     let first_reply = !from_origin && side & SEEN == 0;

@@ -134,12 +134,7 @@ pub(crate) fn run<const DIRECTION: u32>(skb: *mut __sk_buff) -> i32 {
         && !owned(slot, endpoint, &packet.dst)
         && !link_local(packet, &packet.dst)
     {
-        // A bridge floods frames for unknown addresses to every port: not this pod's business,
-        // and no event. The pod's stack ignores it, so it says nothing in audit either.
-        if spare::spared(slot, state.now) != spare::NO {
-            return PASS;
-        }
-        return event::settle(&state, Reason::NotForPod);
+        return spare::flooded(&raw const state);
     }
     if packet.fragment == FRAG_LATER {
         return fragment::later(skb.raw(), &raw const state);

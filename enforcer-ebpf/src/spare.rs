@@ -73,8 +73,23 @@ pub(crate) fn spared(slot: u32, now: u64) -> u32 {
     }
 }
 
+/// A frame for another pod: a bridge floods those for unknown addresses to every port. Not this
+/// pod's business, and no event; its stack ignores it, so it says nothing in audit either.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn flooded(state: *const State) -> i32 {
+    // SAFETY: the verifier checks that the pointer is null or to a whole `State`.
+    let Some(state) = (unsafe { state.as_ref() }) else {
+        return hook::DROP;
+    };
+    if spared(state.slot, state.now) != NO {
+        return hook::PASS;
+    }
+    event::settle(state, Reason::NotForPod)
+}
+
 /// Whether a packet on an interface without an endpoint passes; counted then.
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn unknown_interface(direction: u32) -> bool {
     // SAFETY: the helper has no preconditions.
     let spared = node(unsafe { bpf_ktime_get_coarse_ns() }, true);
@@ -113,7 +128,8 @@ pub(crate) fn is_new(state: &State, reason: u8) -> bool {
         reason,
         direction: state.direction,
     };
-    if let Some(last) = TOLD.get_ptr(&*key) {
+    let key = &*key;
+    if let Some(last) = TOLD.get_ptr(key) {
         // SAFETY: preallocated, so the element may come to serve another key meanwhile; then this
         // one is told too late or too often, no more.
         let last = unsafe { *last };
@@ -122,7 +138,7 @@ pub(crate) fn is_new(state: &State, reason: u8) -> bool {
         }
     }
     // Refused only under contention: then it is told again.
-    let _told_again = TOLD.insert(&*key, state.now, 0);
+    let _told_again = TOLD.insert(key, state.now, 0);
     true
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use super::{binding::Binding, index::Index};
+use super::index::Index;
 
 /// The namespace's label that overrides the node's default; a value of [`Enforcement`].
 pub const ENFORCEMENT_LABEL: &str = "enforcer.io/enforcement";
@@ -52,9 +52,9 @@ impl Index {
     /// The pods of a namespace have come to be enforced, or audited.
     pub(super) fn enforcement_changed(&mut self, namespace: &str) {
         for (ifindex, entry) in &self.interfaces.entries {
-            if let Binding::Bound { pod, .. } = &entry.binding
-                && *pod.key.namespace == *namespace
-            {
+            // One whose pod is known by its sandbox only has that pod's name too.
+            let pod = entry.named.as_ref().map(|named| &named.pod);
+            if pod.is_some_and(|pod| *pod.key.namespace == *namespace) {
                 self.dirty.endpoints.insert(*ifindex);
             }
         }

@@ -1,6 +1,7 @@
 //! Who is audited: the node's default, a namespace's label, and its change.
 
 use super::*;
+use crate::cluster::event::{Sandbox, StartPolicy};
 
 fn audited_at_start(enforcement: Enforcement) -> Index {
     Index::new(IndexConfig {
@@ -82,4 +83,32 @@ fn an_interface_that_two_pods_claim_follows_the_node() {
     apply_veth(&mut index, 5, "10.0.0.1,10.0.0.2");
     drain(&mut index);
     assert!(audit(&index));
+}
+
+#[test]
+fn a_pod_that_starts_follows_its_namespace_as_soon_as_the_runtime_names_it_and_the_node_before() {
+    let mut index = Index::new(IndexConfig {
+        class_key: [1, 2],
+        first_table: 1,
+        node: Some("here".into()),
+        start: StartPolicy::Closed,
+        enforcement: Enforcement::Enforce,
+    });
+    label(&mut index, "audit");
+    index.apply(Event::InterfaceAppeared(veth(5, "10.0.0.1")));
+    drain(&mut index);
+    assert!(!audit(&index), "nobody knows whose it is");
+    index.apply(Event::SandboxFound(Sandbox {
+        id: "box".into(),
+        pod: key("shop", "web"),
+        uid: "u".into(),
+        interfaces: vec!["veth5".into()],
+        addresses: vec![address("10.0.0.1")],
+        told: 1,
+    }));
+    drain(&mut index);
+    assert!(audit(&index));
+    label(&mut index, "enforce");
+    drain(&mut index);
+    assert!(!audit(&index));
 }
