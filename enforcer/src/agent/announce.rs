@@ -12,7 +12,7 @@ use crate::{
         notice::{EventSink, Notice, Reason, Regarding},
         taint,
     },
-    cluster::InterfaceState,
+    cluster::{InterfaceState, event::ObjectKey},
     source::Source,
 };
 
@@ -30,7 +30,8 @@ pub(super) struct Announcing {
     events: Option<EventSink>,
     taint: Option<ApiServer>,
     known: Troubles,
-    seen: Option<u64>,
+    /// State that was looked at last.
+    seen: Option<(u64, (bool, bool, usize))>,
     looked: Option<Instant>,
     tasks: JoinSet<()>,
 }
@@ -66,8 +67,9 @@ impl Announcing {
         if let Some(api) = self.taint.take() {
             self.tasks.spawn(taint::remove(api, self.node.clone()));
         }
-        // A map that is full, or no longer, changes nothing else.
-        let state = core.changes().wrapping_mul(2) + u64::from(core.kernel.incomplete());
+        // A map that is full, a switch or another enforcer change nothing else.
+        let besides = (core.kernel.incomplete(), core.break_glass.is_open(), core.rivals.len());
+        let state = (core.changes(), besides);
         let soon = self.looked.is_some_and(|looked| now - looked < SELDOM);
         if self.events.is_none() || self.seen == Some(state) || soon {
             return;
@@ -123,6 +125,27 @@ fn troubles(core: &Core, node: &str) -> Troubles {
         };
         let note = format!("interface {} {}", interface.interface, interface.reason);
         troubles.insert((regarding, Reason::InterfaceNotEnforceable), note);
+    }
+    if let Some(until) = core.break_glass.node() {
+        let about = (Regarding::node(node), Reason::EnforcementDisabled);
+        troubles
+            .insert(about, format!("network policy is not enforced on this node until {until}"));
+    }
+    for (pod, until) in core.break_glass.pods() {
+        let Some((namespace, name)) = pod.split_once('/') else { continue };
+        let key = ObjectKey { namespace: namespace.into(), name: name.into() };
+        let uid = core.index.pod_uid(&key).unwrap_or_default();
+        let about = (Regarding::pod(namespace, name, &uid), Reason::EnforcementDisabled);
+        troubles.insert(about, format!("network policy is not enforced on it until {until}"));
+    }
+    for rival in core.rivals.iter().filter(|rival| rival.enforces) {
+        let note = format!(
+            "{} is on this node too and enforces network policy: a packet passes only if both \
+             let it ({})",
+            rival.name,
+            rival.evidence.join("; ")
+        );
+        troubles.insert((Regarding::node(node), Reason::OtherEnforcer), note);
     }
     for endpoint in status.endpoints {
         if !core.kernel.locked(endpoint.ifindex) {

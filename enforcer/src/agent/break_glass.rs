@@ -61,6 +61,16 @@ impl BreakGlass {
         self.endpoints.get(&ifindex).map(|(_, until)| self.wall(*until))
     }
 
+    /// The pods that are switched off, by name, and until when, RFC 3339.
+    pub(super) fn pods(&self) -> impl Iterator<Item = (&str, String)> {
+        self.endpoints.values().map(|(pod, until)| (&**pod, self.wall(*until)))
+    }
+
+    /// Whether anything is switched off.
+    pub(super) fn is_open(&self) -> bool {
+        self.node.is_some() || !self.endpoints.is_empty()
+    }
+
     /// Why the answer of a status is no; `None` if all is enforced.
     pub(super) fn failure(&self) -> Option<String> {
         if let Some(until) = self.node() {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use enforcer_common::{
-    abi::{self, Direction, counter_index},
+    abi::{self, Direction, Spared, counter_index},
     reason::Reason,
 };
 use jiff::Timestamp;
@@ -64,6 +64,15 @@ fn packets(core: &Core) -> Vec<PacketCount> {
             if count > 0 && verdict.counts(reason) {
                 packets.push(PacketCount { verdict, reason, direction, packets: count });
             }
+            for (spared, verdict) in
+                [(Spared::Audit, Verdict::Audited), (Spared::Disabled, Verdict::Disabled)]
+            {
+                let index = spared.counter_index(reason as u8, direction);
+                let count = counters.get(index as usize).copied().unwrap_or(0);
+                if count > 0 && verdict.counts(reason) {
+                    packets.push(PacketCount { verdict, reason, direction, packets: count });
+                }
+            }
         }
     }
     packets
@@ -73,6 +82,8 @@ fn state(core: &Core) -> StateSnapshot {
     let mut counts = EndpointCounts::default();
     for endpoint in report::endpoints(core) {
         match endpoint.state {
+            EndpointState::Enforced if endpoint.disabled_until.is_some() => counts.disabled += 1,
+            EndpointState::Enforced if endpoint.audit => counts.audited += 1,
             EndpointState::Enforced => counts.enforced += 1,
             EndpointState::Closed => counts.closed += 1,
             EndpointState::Locked => counts.locked += 1,

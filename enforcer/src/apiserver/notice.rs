@@ -37,6 +37,8 @@ pub enum Reason {
     MapFull,
     /// Somebody has switched enforcement off for a while.
     EnforcementDisabled,
+    /// Another enforcer of network policy is on the node.
+    OtherEnforcer,
 }
 
 impl Reason {

@@ -26,6 +26,12 @@ impl Index {
         self.objects.owner(&address)
     }
 
+    /// The UID of a pod's object.
+    #[must_use]
+    pub fn pod_uid(&self, key: &ObjectKey) -> Option<Arc<str>> {
+        self.objects.pod(key).map(|pod| Arc::clone(&pod.uid))
+    }
+
     /// What must survive a reboot of `node`, as of the last plan.
     #[must_use]
     pub fn remembered(&self, node: &str) -> Remembered {

@@ -1,3 +1,5 @@
+//! What is saved, read back, and what is refused.
+
 use std::{os::unix::fs::PermissionsExt as _, time::Duration};
 
 use serde_json::{Value, json};

@@ -1,3 +1,5 @@
+//! The source against an API server that misbehaves as it is told.
+
 use std::{
     collections::BTreeSet,
     time::{Duration, Instant},
