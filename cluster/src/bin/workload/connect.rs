@@ -46,7 +46,7 @@ pub(crate) fn run(options: &ConnectOptions) -> i32 {
 /// One of the clients. They begin one after the other, spread over the time between two tries.
 fn try_again_and_again(options: &ConnectOptions, client: u32, begun: Instant) {
     let offset = options.interval * client / options.parallel.max(1);
-    let mut held = None;
+    let (mut held, mut is_first) = (None, client == 0);
     for number in 0_u32.. {
         let due = offset + options.interval.saturating_mul(number);
         if options.duration.is_some_and(|duration| number > 0 && due >= duration) {
@@ -55,10 +55,11 @@ fn try_again_and_again(options: &ConnectOptions, client: u32, begun: Instant) {
         // After a try that took long there is no burst: tries that were missed are missed.
         if let Some(rest) = due.checked_sub(begun.elapsed()) {
             thread::sleep(rest);
-        } else if begun.elapsed() > due + options.interval {
+        } else if number > 0 && begun.elapsed() > due + options.interval {
             continue;
         }
-        attempt(options, &mut held, options.first_act && client == 0 && number == 0);
+        attempt(options, &mut held, options.first_act && is_first);
+        is_first = false;
     }
 }
 
