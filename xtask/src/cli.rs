@@ -44,6 +44,9 @@ enum Task {
         /// Also the tests in a real cluster, which is started for them.
         #[arg(long)]
         cluster: bool,
+        /// There, the long runs: ten updates, hundreds of starts.
+        #[arg(long, requires = "cluster")]
+        release: bool,
     },
     /// Measure what a packet and a change cost, next to baselines in the same run; as root.
     Bench {
@@ -130,7 +133,9 @@ impl Task {
                 let daemon = daemon::build(workspace, Profile::Release)?;
                 demo::run(demo::Options { keep }, &daemon)?;
             }
-            Self::Test { cluster } => test::run(workspace, test::Options { cluster })?,
+            Self::Test { cluster, release } => {
+                test::run(workspace, test::Options { cluster, release })?;
+            }
             Self::Bench { which } => bench::run(workspace, which)?,
             Self::Manifests => chart::write_manifests(workspace)?,
             Self::Cluster { command } => cluster::run(workspace, command)?,
@@ -154,7 +159,11 @@ mod tests {
 
     #[test]
     fn unknown_flags_are_refused() {
-        for line in [["xtask", "test", "--clusters"], ["xtask", "demo", "--fast"]] {
+        for line in [
+            ["xtask", "test", "--clusters"],
+            ["xtask", "demo", "--fast"],
+            ["xtask", "test", "--release"],
+        ] {
             assert!(Cli::try_parse_from(line).is_err(), "{line:?}");
         }
         assert!(Cli::try_parse_from(["xtask", "demo", "--keep"]).is_ok());

@@ -14,6 +14,7 @@ use crate::{
     console,
     daemon::{self, DaemonError, Profile},
     ebpf::{self, EbpfError},
+    image::{self, Arch, ImageTaskError},
     process::{self, ProcessError, Purpose},
     setup,
     workspace::Workspace,
@@ -38,6 +39,9 @@ pub(crate) enum TestError {
     /// What a cluster is made of could not be had.
     #[error(transparent)]
     Cluster(#[from] ClusterTaskError),
+    /// The daemon's image could not be made.
+    #[error(transparent)]
+    Image(#[from] ImageTaskError),
     /// cargo could not be started.
     #[error(transparent)]
     Process(#[from] ProcessError),
@@ -57,6 +61,8 @@ pub(crate) enum TestError {
 pub(crate) struct Options {
     /// Also those in a real cluster.
     pub(crate) cluster: bool,
+    /// In the cluster, the long runs.
+    pub(crate) release: bool,
 }
 
 /// Builds what the tests need and runs them all.
@@ -76,7 +82,7 @@ pub(crate) fn run(workspace: &Workspace, options: Options) -> Result<(), TestErr
     console::step("testing end to end, in network namespaces");
     counts.add(cargo_test(workspace, &daemon, &["--package", "enforcer-tests"])?);
     if options.cluster {
-        counts.add(in_cluster(workspace, &daemon)?);
+        counts.add(in_cluster(workspace, options)?);
     }
     report(&counts, started.elapsed());
     if counts.failed > 0 {
@@ -91,15 +97,19 @@ pub(crate) fn run(workspace: &Workspace, options: Options) -> Result<(), TestErr
 }
 
 /// The tests in a real cluster, one after the other: there is one cluster at a time.
-fn in_cluster(workspace: &Workspace, daemon: &Path) -> Result<Counts, TestError> {
+fn in_cluster(workspace: &Workspace, options: Options) -> Result<Counts, TestError> {
     let assets = cluster::prepare(workspace)?;
+    let image = image::daemon(workspace, Arch::default())?;
     console::step("testing in a real cluster");
     let mut command = workspace.cargo();
     command
-        .args(["test", "--package", "enforcer-cluster", "--features", "cluster-tests"])
-        .args(["--test", "*", "--", "--test-threads=1"])
-        .env("ENFORCER_BIN", daemon)
+        .args(["test", "--no-fail-fast", "--package", "enforcer-cluster"])
+        .args(["--features", "cluster-tests", "--test", "*", "--", "--test-threads=1"])
+        .env("ENFORCER_IMAGE", image)
         .env("ENFORCER_CLUSTER", assets.layout().root());
+    if options.release {
+        command.env("ENFORCER_LONG", "1");
+    }
     Ok(count(&mut command)?)
 }
 

@@ -7,7 +7,7 @@ pub(crate) const USAGE: &str = "usage:
   workload pause | idle          waits until it is asked to end
   workload serve --port PORT...  answers TCP and UDP with the pod's name
   workload connect ADDRESS:PORT [--udp] [--hold] [--rate PER_SECOND] [--for SECONDS]
-                   [--timeout SECONDS] [--first-act]";
+                   [--timeout SECONDS] [--first-act] [--parallel CLIENTS] [--expect ok|failed]";
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,6 +38,15 @@ pub(crate) enum Protocol {
     Udp,
 }
 
+/// What becomes of a try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It is answered.
+    Ok,
+    /// It is not.
+    Failed,
+}
+
 /// Whom to ask, and how often.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ConnectOptions {
@@ -55,6 +64,10 @@ pub(crate) struct ConnectOptions {
     pub(crate) timeout: Duration,
     /// Whether the first try is told apart, as the process's first act.
     pub(crate) first_act: bool,
+    /// How many clients do the same side by side.
+    pub(crate) parallel: u32,
+    /// What should become of every try: others alone are written then, and are failures.
+    pub(crate) expect: Option<Outcome>,
 }
 
 impl Action {
@@ -100,6 +113,8 @@ fn connect(mut words: impl Iterator<Item = String>) -> Result<ConnectOptions, St
         duration: None,
         timeout: Duration::from_secs(1),
         first_act: false,
+        parallel: 1,
+        expect: None,
     };
     while let Some(word) = words.next() {
         match word.as_str() {
@@ -108,11 +123,21 @@ fn connect(mut words: impl Iterator<Item = String>) -> Result<ConnectOptions, St
             "--first-act" => options.first_act = true,
             "--rate" => options.interval = per_second(value(&mut words, &word)?)?,
             "--for" => options.duration = Some(seconds(value(&mut words, &word)?)?),
+            "--parallel" => options.parallel = value(&mut words, &word)?,
+            "--expect" => options.expect = Some(outcome(&value::<String>(&mut words, &word)?)?),
             "--timeout" => options.timeout = seconds(value(&mut words, &word)?)?,
             _ => return Err(format!("`{word}` is not expected")),
         }
     }
     Ok(options)
+}
+
+fn outcome(word: &str) -> Result<Outcome, String> {
+    match word {
+        "ok" => Ok(Outcome::Ok),
+        "failed" => Ok(Outcome::Failed),
+        _ => Err(format!("`{word}` is nothing that becomes of a try")),
+    }
 }
 
 fn per_second(rate: f64) -> Result<Duration, String> {
@@ -146,13 +171,14 @@ mod tests {
             parse("serve --port 80 --port 53"),
             Ok(Action::Serve(ServeOptions { ports: vec![80, 53] }))
         );
-        let Ok(Action::Connect(options)) =
-            parse("connect [fd00::1]:80 --udp --rate 20 --for 2.5 --first-act")
-        else {
+        let Ok(Action::Connect(options)) = parse(
+            "connect [fd00::1]:80 --udp --rate 20 --for 2.5 --first-act --parallel 7 --expect failed",
+        ) else {
             panic!("no connect");
         };
         assert_eq!(options.interval, Duration::from_millis(50));
         assert_eq!(options.duration, Some(Duration::from_millis(2500)));
+        assert_eq!((options.parallel, options.expect), (7, Some(Outcome::Failed)));
         assert!(options.first_act && !options.hold && options.protocol == Protocol::Udp);
     }
 
@@ -169,6 +195,7 @@ mod tests {
             "connect name:80",
             "connect 1.2.3.4:80 --rate 0",
             "connect 1.2.3.4:80 --for -1",
+            "connect 1.2.3.4:80 --expect maybe",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

@@ -1,0 +1,51 @@
+//! The enforcer in a real cluster: installed from the checked-in manifests, updated, restarted and
+//! left without its API server.
+//!
+//! All tests share one cluster of two nodes, which is started before the first of them and removed
+//! after the last; they run in the order below. One that is up already is used as it is and left.
+//! Run by `cargo xtask test --cluster`, which makes what is needed; arguments choose tests by parts
+//! of their names.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on is to end, also in its helpers")]
+
+mod api_server;
+mod install;
+mod namespace;
+mod network;
+mod policies;
+mod poll;
+mod rollout;
+mod runner;
+mod starting;
+mod world;
+
+use std::process::ExitCode;
+
+use runner::Test;
+
+const TESTS: &[Test] = &[
+    Test {
+        name: "install::the_manifests_bring_agents_with_three_capabilities",
+        run: install::install,
+    },
+    Test { name: "policies::pods_reach_what_their_policies_say", run: policies::semantics },
+    Test { name: "policies::a_change_holds_when_status_has_waited", run: policies::barrier },
+    Test { name: "policies::probes_of_an_isolated_pod_pass", run: policies::probes },
+    Test { name: "starting::a_pod_that_may_not_connect_never_does", run: starting::closed },
+    Test {
+        name: "starting::under_the_gate_the_first_connection_is_judged_by_policy",
+        run: starting::gate,
+    },
+    Test {
+        name: "rollout::an_update_loses_nothing_and_lets_nothing_through",
+        run: rollout::updates,
+    },
+    Test {
+        name: "api_server::what_was_in_force_stays_and_changes_arrive_later",
+        run: api_server::away,
+    },
+];
+
+fn main() -> ExitCode {
+    runner::run(TESTS)
+}

@@ -1,0 +1,68 @@
+//! Runs the tests one after the other in one cluster, and sums up as the usual harness does.
+
+use std::{
+    env,
+    panic::{AssertUnwindSafe, catch_unwind},
+    process::ExitCode,
+    time::Instant,
+};
+
+use crate::world::World;
+
+/// A test in the cluster.
+pub(crate) struct Test {
+    /// What it is called, and chosen by.
+    pub(crate) name: &'static str,
+    /// Panics if it fails.
+    pub(crate) run: fn(&World),
+}
+
+/// Runs the tests that the arguments choose: all if there are none.
+pub(crate) fn run(tests: &[Test]) -> ExitCode {
+    // Flags are meant for the usual harness; `--list` and others have no use here.
+    let wanted: Vec<String> = env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let chosen = |test: &&Test| {
+        wanted.is_empty() || wanted.iter().any(|part| test.name.contains(part.as_str()))
+    };
+    let tests: Vec<&Test> = tests.iter().filter(chosen).collect();
+    println!("\nrunning {} tests", tests.len());
+    let begun = Instant::now();
+    let mut failed = Vec::new();
+    // What panics here is told by the panic itself; then none of the tests can run.
+    match catch_unwind(World::up) {
+        Err(_) => failed.extend(tests.iter().map(|test| test.name)),
+        Ok(world) => {
+            println!("a cluster is up after {:.1} s", begun.elapsed().as_secs_f64());
+            for test in &tests {
+                if !pass(test, &world) {
+                    failed.push(test.name);
+                }
+            }
+        }
+    }
+    for name in &failed {
+        println!("failed: {name}");
+    }
+    let verdict = if failed.is_empty() { "ok" } else { "FAILED" };
+    println!(
+        "\ntest result: {verdict}. {} passed; {} failed; 0 ignored; 0 measured; finished in {:.2}s\n",
+        tests.len() - failed.len(),
+        failed.len(),
+        begun.elapsed().as_secs_f64()
+    );
+    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(101) }
+}
+
+fn pass(test: &Test, world: &World) -> bool {
+    println!("\n{}", test.name);
+    let begun = Instant::now();
+    let result = catch_unwind(AssertUnwindSafe(|| (test.run)(world)));
+    let seconds = begun.elapsed().as_secs_f64();
+    if result.is_ok() {
+        println!("test {} ... ok ({seconds:.1} s)", test.name);
+    } else {
+        println!("test {} ... FAILED ({seconds:.1} s)", test.name);
+        world.explain();
+    }
+    result.is_ok()
+}
