@@ -9,11 +9,15 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on is to end, also in its helpers")]
 
 mod api_server;
+mod churn;
 mod install;
+mod latency;
 mod namespace;
 mod network;
+mod operations;
 mod policies;
 mod poll;
+mod reboot;
 mod rollout;
 mod runner;
 mod starting;
@@ -44,6 +48,17 @@ const TESTS: &[Test] = &[
         name: "api_server::what_was_in_force_stays_and_changes_arrive_later",
         run: api_server::away,
     },
+    Test {
+        name: "operations::in_audit_what_is_denied_passes_and_is_named",
+        run: operations::audit,
+    },
+    Test {
+        name: "operations::break_glass_opens_one_pod_and_ends_by_itself",
+        run: operations::break_glass,
+    },
+    Test { name: "churn::nothing_stays_of_pods_that_have_gone", run: churn::churn },
+    Test { name: "latency::pods_start_as_soon_as_without_an_agent", run: latency::start },
+    Test { name: "reboot::what_was_saved_is_in_force_after_a_reboot", run: reboot::reboot },
 ];
 
 fn main() -> ExitCode {

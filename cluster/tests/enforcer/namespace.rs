@@ -116,15 +116,15 @@ impl<'a> Namespace<'a> {
 
     /// Makes pods and does not wait for them.
     pub(crate) fn create(&self, specs: &[PodSpec]) {
-        let objects: Vec<String> = specs
-            .iter()
-            .map(|spec| {
-                let mut object = spec.object.clone();
-                object["metadata"]["namespace"] = json!(self.name);
-                object.to_string()
-            })
-            .collect();
+        let objects: Vec<String> = specs.iter().map(|spec| self.object(spec)).collect();
         self.world.cluster.apply(&objects.join("\n---\n")).unwrap();
+    }
+
+    /// A pod of this namespace, as JSON.
+    pub(crate) fn object(&self, spec: &PodSpec) -> String {
+        let mut object = spec.object.clone();
+        object["metadata"]["namespace"] = json!(self.name);
+        object.to_string()
     }
 
     /// Makes pods and waits until they are ready.

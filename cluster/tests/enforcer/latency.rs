@@ -1,0 +1,131 @@
+//! How long a pod takes to start, with and without an agent on its node.
+
+use std::{
+    io::{Read as _, Write as _},
+    os::unix::net::UnixStream,
+    process::{Child, Command, Stdio},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use serde_json::json;
+
+use crate::{
+    namespace::{Namespace, PodSpec},
+    network::Tries,
+    poll,
+    world::{PATIENCE, SYSTEM, World},
+};
+
+/// Pods a node and measurement; medians of fewer are chance.
+const PODS: usize = 21;
+/// How much later a pod may start because of the agent.
+const MOST: f64 = 50.0;
+/// On a busy machine one measurement says little; an agent that is slow is slow in all of them.
+const ROUNDS: usize = 3;
+
+/// The API server, through `kubectl proxy`: starting kubectl takes longer than what is measured.
+struct Proxy {
+    process: Child,
+    socket: std::path::PathBuf,
+}
+
+impl Proxy {
+    fn start(world: &World) -> Self {
+        let socket = std::env::temp_dir().join(format!("enforcer-api-{}.sock", std::process::id()));
+        let mut command: Command = world.cluster.kubectl();
+        command.arg("proxy").arg(format!("--unix-socket={}", socket.display()));
+        let process = command.stdout(Stdio::null()).spawn().unwrap();
+        let proxy = Self { process, socket };
+        poll::until("kubectl proxy", PATIENCE, || {
+            UnixStream::connect(&proxy.socket).map_err(|error| error.to_string())
+        });
+        proxy
+    }
+
+    fn post(&self, path: &str, body: &str) {
+        let mut stream = UnixStream::connect(&self.socket).unwrap();
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        self.process.kill().ok();
+        self.process.wait().ok();
+        std::fs::remove_file(&self.socket).ok();
+    }
+}
+
+/// From a pod's creation to its first act, in milliseconds: one pod a node, in turns, so that what
+/// else goes on meets both nodes alike.
+fn measure(world: &World, proxy: &Proxy, round: &str) -> [f64; 2] {
+    let space = Namespace::new(world, &format!("latency-{round}"), &[]);
+    space.policy("some", json!({"podSelector": {}, "ingress": []}));
+    let nodes = world.cluster.nodes();
+    let mut times = [Vec::new(), Vec::new()];
+    for number in 0..PODS {
+        for (node, times) in nodes.iter().zip(&mut times) {
+            let name = format!("{node}-{number}");
+            // Its own port: refused at once, and nobody else takes part.
+            let words = "connect 127.0.0.1:9 --first-act --for 0.1";
+            let spec = PodSpec::new(&name, node, words).once();
+            let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64() * 1e3;
+            let begun = now();
+            proxy.post(&format!("/api/v1/namespaces/{}/pods", space.name), &space.object(&spec));
+            let tries = poll::until(&format!("the first act of {name}"), PATIENCE, || {
+                let logs = world.cluster.ask(&["logs", &name, "-n", &space.name]);
+                let logs = logs.map_err(|error| error.to_string())?;
+                poll::holds(logs.contains("summary"), || logs.clone())?;
+                Ok(Tries::read(&logs))
+            });
+            times.push(tries.lines[0]["at"].as_f64().unwrap() - begun);
+        }
+    }
+    times.map(|mut times| {
+        times.sort_by(f64::total_cmp);
+        times[times.len() / 2]
+    })
+}
+
+/// Leaves the agent on node1 alone, and compares the nodes.
+pub(crate) fn start(world: &World) {
+    world.import_image();
+    let proxy = Proxy::start(world);
+    for (gate, manifest) in [("none", "enforcer.yaml"), ("nri", "enforcer-gate.yaml")] {
+        world.roll_out(&World::manifest(manifest));
+        select(world, json!({"kubernetes.io/os": "linux", "kubernetes.io/hostname": "node1"}));
+        poll::until("a node without an agent", PATIENCE, || {
+            poll::holds(world.agents().len() == 1, || "there are two agents".to_owned())
+        });
+        let mut least = f64::INFINITY;
+        for round in 0..ROUNDS {
+            let [with, without] = measure(world, &proxy, &format!("{gate}-{round}"));
+            let more = with - without;
+            println!(
+                "  gate {gate}: from creation to the first act {with:.0} ms with an agent, \
+                 {without:.0} ms without (medians of {PODS}): {more:+.0} ms"
+            );
+            least = least.min(more);
+            if least <= MOST {
+                break;
+            }
+        }
+        select(world, json!({"kubernetes.io/os": "linux", "kubernetes.io/hostname": null}));
+        assert!(least <= MOST, "an agent makes pods start {least:.0} ms later");
+    }
+    world.roll_out(&World::manifest("enforcer.yaml"));
+}
+
+fn select(world: &World, selector: serde_json::Value) {
+    let patch = json!({"spec": {"template": {"spec": {"nodeSelector": selector}}}}).to_string();
+    world.cluster.ask(&["patch", "daemonset/enforcer", "-n", SYSTEM, "-p", &patch]).unwrap();
+}

@@ -1,0 +1,95 @@
+//! What people do to enforcement, and what they are told.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::{
+    namespace::{Namespace, PodSpec},
+    network::{
+        Probe,
+        Verdict::{Allowed, Denied},
+    },
+    poll,
+    world::{SYSTEM, World},
+};
+
+/// A namespace in audit: what is denied passes, and is named.
+pub(crate) fn audit(world: &World) {
+    world.ensure_agents();
+    let space = Namespace::new(world, "audited", &[("enforcer.io/enforcement", "audit")]);
+    let pods =
+        space.pods(&[PodSpec::server("server", "node1"), PodSpec::client("client", "node2")]);
+    let [server, client] = &pods[..] else { panic!("{pods:?}") };
+    let deny = json!({"podSelector": {"matchLabels": {"app": "server"}}, "ingress": []});
+    space.policy("nobody", deny);
+    world.expect("in audit", &[Probe::tcp(client, server, 80, Allowed)]);
+    let agent = world.agent("node1");
+    let words = ["/enforcer", "observe", "--all", "--verdict", "AUDIT", "-n", "audited"];
+    poll::until("the flow of what would have been dropped", Duration::from_secs(10), || {
+        let (is_ok, out, errors) = world.exec(&agent.container, &words);
+        assert!(is_ok, "{errors}");
+        let line = out.lines().find(|line| line.contains("audited/client"));
+        let line = line.ok_or_else(|| format!("it says: {out}"))?;
+        for part in ["audited/server:80", "AUDITED", "audited/nobody"] {
+            assert!(line.contains(part), "no {part} in: {line}");
+        }
+        println!("  {line}");
+        Ok(())
+    });
+    let words = ["label", "namespace", "audited", "enforcer.io/enforcement-", "--overwrite"];
+    world.cluster.ask(&words).unwrap();
+    world.barrier();
+    world.expect("enforced", &[Probe::tcp(client, server, 80, Denied)]);
+}
+
+/// `enforcer disable` opens one pod for a time, and only that.
+pub(crate) fn break_glass(world: &World) {
+    world.ensure_agents();
+    let space = Namespace::new(world, "break-glass", &[]);
+    let pods = space.pods(&[
+        PodSpec::server("server", "node1"),
+        PodSpec::server("other", "node1"),
+        PodSpec::client("client", "node2"),
+    ]);
+    let [server, other, client] = &pods[..] else { panic!("{pods:?}") };
+    space.policy("nobody", json!({"podSelector": {}, "ingress": []}));
+    let to = |pod, verdict| Probe::tcp(client, pod, 80, verdict);
+    world.expect("before", &[to(server, Denied), to(other, Denied)]);
+    let agent = world.agent("node1");
+    let words = [
+        "exec",
+        "-n",
+        SYSTEM,
+        &agent.pod,
+        "--",
+        "/enforcer",
+        "disable",
+        "--pod",
+        "break-glass/server",
+        "--for",
+        "20s",
+        "--reason",
+        "a test",
+    ];
+    world.cluster.ask(&words).unwrap();
+    // It has begun before and so ends before.
+    let begun = Instant::now();
+    world.expect("while it is off", &[to(server, Allowed), to(other, Denied)]);
+    let status = poll::until("a status that says so", Duration::from_secs(10), || {
+        let status = world.status(&agent, &[]);
+        poll::holds(!status.is_yes, || status.json.to_string())?;
+        Ok(status)
+    });
+    assert!(begun.elapsed() < Duration::from_secs(20), "too slow a machine to look in time");
+    let endpoints = status.json["report"]["endpoints"].as_array().unwrap();
+    let off: Vec<_> = endpoints.iter().filter(|one| !one["disabled_until"].is_null()).collect();
+    assert!(off.len() == 1 && off[0]["pod"] == "break-glass/server", "{off:?}");
+    std::thread::sleep(Duration::from_secs(20).saturating_sub(begun.elapsed()));
+    // Nobody has switched it on again.
+    world.expect("after its time", &[to(server, Denied), to(other, Denied)]);
+    poll::until("a status without it", Duration::from_secs(10), || {
+        let status = world.status(&agent, &[]);
+        poll::holds(status.is_yes, || status.json["failure"].to_string())
+    });
+}
