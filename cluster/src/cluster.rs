@@ -228,7 +228,9 @@ impl Cluster {
     /// # Errors
     /// If there is no such node, or something of it stays.
     pub fn stop_node(&self, name: &str) -> Result<(), ClusterError> {
-        node::kill(&self.node(name)?.netns())
+        let node = self.node(name)?;
+        node::kill(&node.netns())?;
+        network::unplug(node)
     }
 
     /// Starts a node after [`Self::stop_node`], with what it has on its disk.

@@ -135,6 +135,16 @@ pub(crate) fn remove(netns: &str) -> Result<(), ClusterError> {
     batch(None, &[format!("netns del {netns}")])
 }
 
+/// Removes a node's link to the bridge. It goes with the node's namespace, but that is removed in
+/// the background, and the node may be started again before.
+pub(crate) fn unplug(node: NodePlan) -> Result<(), ClusterError> {
+    let port = node.port();
+    let removed = batch(Some(CONTROL), &[format!("link del {port}")]);
+    let mut look = Command::new("ip");
+    let is_there = program::capture(look.args(["-n", CONTROL, "link", "show", &port]), "ip link");
+    if is_there.is_ok() { removed } else { Ok(()) }
+}
+
 /// Removes a link that the host still has; normally it goes with its other end.
 pub(crate) fn remove_host_link() -> Result<(), ClusterError> {
     if Path::new("/sys/class/net").join(HOST_LINK).exists() {

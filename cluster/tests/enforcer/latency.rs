@@ -73,7 +73,10 @@ fn measure(world: &World, proxy: &Proxy, round: &str) -> [f64; 2] {
     let nodes = world.cluster.nodes();
     let mut times = [Vec::new(), Vec::new()];
     for number in 0..PODS {
-        for (node, times) in nodes.iter().zip(&mut times) {
+        // Each node comes first as often as the other.
+        let order = if number % 2 == 0 { [0, 1] } else { [1, 0] };
+        for at in order {
+            let node = &nodes[at];
             let name = format!("{node}-{number}");
             // Its own port: refused at once, and nobody else takes part.
             let words = "connect 127.0.0.1:9 --first-act --for 0.1";
@@ -87,7 +90,7 @@ fn measure(world: &World, proxy: &Proxy, round: &str) -> [f64; 2] {
                 poll::holds(logs.contains("summary"), || logs.clone())?;
                 Ok(Tries::read(&logs))
             });
-            times.push(tries.lines[0]["at"].as_f64().unwrap() - begun);
+            times[at].push(tries.lines[0]["at"].as_f64().unwrap() - begun);
         }
     }
     times.map(|mut times| {
