@@ -57,6 +57,8 @@ pub(crate) fn start_api_server(layout: &Layout, options: Options) -> Result<(), 
         add("--profiling", "false");
         // One API server: the address is removed with its lease and does not outlive it.
         add("--endpoint-reconciler-type", "lease");
+        // Servers before 1.36 take ipBlocks less strictly, and what they have stored stays.
+        add("--feature-gates", "StrictIPCIDRValidation=false");
         add("--service-account-issuer", "https://kubernetes.default.svc.cluster.local");
         add("--kubelet-preferred-address-types", "InternalIP");
         for (flag, file) in [

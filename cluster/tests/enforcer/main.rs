@@ -49,6 +49,10 @@ const TESTS: &[Test] = &[
         run: api_server::away,
     },
     Test {
+        name: "operations::an_event_names_a_policy_that_cannot_be_enforced",
+        run: operations::events,
+    },
+    Test {
         name: "operations::in_audit_what_is_denied_passes_and_is_named",
         run: operations::audit,
     },

@@ -43,6 +43,38 @@ pub(crate) fn audit(world: &World) {
     world.expect("enforced", &[Probe::tcp(client, server, 80, Denied)]);
 }
 
+/// Waits for an Event about an object, by its kind and name; gives its note.
+fn event(space: &Namespace<'_>, reason: &str, kind: &str, name: &str) -> String {
+    poll::until(&format!("the Event {reason}"), Duration::from_secs(30), || {
+        let events = space.world.objects(&["get", "events", "-n", &space.name]);
+        let is_it = |event: &&serde_json::Value| {
+            let about = &event["involvedObject"];
+            event["reason"] == reason && about["kind"] == kind && about["name"] == name
+        };
+        let found = events.iter().find(is_it).ok_or("there is none")?;
+        assert_eq!(found["type"], "Warning", "{found}");
+        Ok(found["message"].as_str().unwrap_or_default().to_owned())
+    })
+}
+
+/// A policy that the API server takes and the agent does not understand: its author is told, and it
+/// does not let more through.
+pub(crate) fn events(world: &World) {
+    world.ensure_agents();
+    let space = Namespace::new(world, "events", &[]);
+    let pods =
+        space.pods(&[PodSpec::server("server", "node1"), PodSpec::client("client", "node2")]);
+    let [server, client] = &pods[..] else { panic!("{pods:?}") };
+    // With a leading zero it is octal to some and decimal to others (CVE-2021-29923).
+    let range = json!({"ipBlock": {"cidr": "010.212.0.0/16"}});
+    let spec = json!({"podSelector": {}, "ingress": [{"from": [range]}]});
+    world.cluster.apply(&space.policy_object("octal", spec)).unwrap();
+    let note = event(&space, "PolicyNotEnforceable", "NetworkPolicy", "octal");
+    println!("  {note}");
+    assert!(note.contains("010.212.0.0/16"), "{note}");
+    world.expect("by a policy with a mistake", &[Probe::tcp(client, server, 80, Denied)]);
+}
+
 /// `enforcer disable` opens one pod for a time, and only that.
 pub(crate) fn break_glass(world: &World) {
     world.ensure_agents();
@@ -81,6 +113,8 @@ pub(crate) fn break_glass(world: &World) {
         poll::holds(!status.is_yes, || status.json.to_string())?;
         Ok(status)
     });
+    let note = event(&space, "EnforcementDisabled", "Pod", "server");
+    println!("  {note}");
     assert!(begun.elapsed() < Duration::from_secs(20), "too slow a machine to look in time");
     let endpoints = status.json["report"]["endpoints"].as_array().unwrap();
     let off: Vec<_> = endpoints.iter().filter(|one| !one["disabled_until"].is_null()).collect();

@@ -65,7 +65,7 @@ pub(crate) fn reboot(world: &World) {
     let [server, friend_near, stranger_near] =
         ["server", "friend-near", "stranger-near"].map(again);
     let [friend, stranger] = ["friend", "stranger"].map(|name| space.ready(name));
-    // Other nodes' pods have the addresses that were saved.
+    // Other nodes' pods have the addresses that were saved, this node's what the network plugins say.
     world.expect(
         "by saved state",
         &[

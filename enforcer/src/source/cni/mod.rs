@@ -18,7 +18,7 @@ use std::{
 
 use inotify::{Inotify, WatchMask};
 use tokio::io::{Interest, unix::AsyncFd};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use crate::cluster::event::Event;
 
@@ -169,8 +169,12 @@ impl CniCache {
         if self.readable == Some(now.is_ok()) {
             return;
         }
-        self.readable = Some(now.is_ok());
+        let before = self.readable.replace(now.is_ok());
         match now {
+            // Who has read the warning is told that it is over.
+            Ok(()) if before == Some(false) => {
+                info!(dir = %self.dir.display(), "the network plugins' results can be read now");
+            }
             Ok(()) => debug!(dir = %self.dir.display(), "reading the network plugins' results"),
             Err(error) => warn!(
                 dir = %self.dir.display(), %error,
