@@ -1,6 +1,18 @@
 //! The checked-in manifests, applied to a cluster that has never seen the agent.
 
-use crate::world::{SYSTEM, World};
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::{
+    namespace::{Namespace, PodSpec},
+    network::{
+        Probe,
+        Verdict::{Allowed, Denied},
+    },
+    poll,
+    world::{SYSTEM, World},
+};
 
 /// `CAP_NET_ADMIN`, `CAP_PERFMON` and `CAP_BPF`, by their bits (capability.h).
 const CAPABILITIES: u64 = 1 << 12 | 1 << 38 | 1 << 39;
@@ -30,4 +42,31 @@ pub(crate) fn install(world: &World) {
     let privileged = "jsonpath={.items[*].spec.containers[*].securityContext.privileged}";
     let words = ["get", "pods", "-n", SYSTEM, "-o", privileged];
     assert!(!world.cluster.ask(&words).unwrap().contains("true"));
+}
+
+/// Removed as the documents say, it leaves nothing on the nodes.
+pub(crate) fn remove(world: &World) {
+    world.ensure_agents();
+    let space = Namespace::new(world, "removed", &[]);
+    let pods =
+        space.pods(&[PodSpec::server("server", "node1"), PodSpec::client("client", "node2")]);
+    let [server, client] = &pods[..] else { panic!("{pods:?}") };
+    space.policy("nobody", json!({"podSelector": {}, "ingress": []}));
+    world.cluster.ask(&["delete", "daemonset/enforcer", "-n", SYSTEM]).unwrap();
+    poll::until("the agents' end", Duration::from_secs(60), || {
+        let pods = world.objects(&["get", "pods", "-n", SYSTEM]);
+        poll::holds(pods.is_empty(), || format!("there are {}", pods.len()))
+    });
+    // Taking the agents away is not taking policy away.
+    world.expect("without agents", &[Probe::tcp(client, server, 80, Denied)]);
+    world.cluster.apply(&World::manifest("remove.yaml")).unwrap();
+    let words = ["rollout", "status", "daemonset/enforcer-remove", "-n", SYSTEM, "--timeout=120s"];
+    world.cluster.ask(&words).unwrap();
+    for node in world.cluster.nodes() {
+        for path in ["/sys/fs/bpf/enforcer", "/run/enforcer", "/var/lib/enforcer"] {
+            world.cluster.run_in(&node, &["test", "!", "-e", path]).unwrap();
+        }
+    }
+    world.expect("without policy", &[Probe::tcp(client, server, 80, Allowed)]);
+    world.cluster.ask(&["delete", "daemonset/enforcer-remove", "-n", SYSTEM]).unwrap();
 }

@@ -13,7 +13,7 @@ use crate::{
     namespace::{Namespace, PodSpec},
     network::Tries,
     poll,
-    world::{PATIENCE, SYSTEM, World},
+    world::{PATIENCE, World},
 };
 
 /// Pods a node and measurement; medians of fewer are chance.
@@ -105,10 +105,7 @@ pub(crate) fn start(world: &World) {
     let proxy = Proxy::start(world);
     for (gate, manifest) in [("none", "enforcer.yaml"), ("nri", "enforcer-gate.yaml")] {
         world.roll_out(&World::manifest(manifest));
-        select(world, json!({"kubernetes.io/os": "linux", "kubernetes.io/hostname": "node1"}));
-        poll::until("a node without an agent", PATIENCE, || {
-            poll::holds(world.agents().len() == 1, || "there are two agents".to_owned())
-        });
+        world.keep_agent_on("node1");
         let mut least = f64::INFINITY;
         for round in 0..ROUNDS {
             let [with, without] = measure(world, &proxy, &format!("{gate}-{round}"));
@@ -122,13 +119,8 @@ pub(crate) fn start(world: &World) {
                 break;
             }
         }
-        select(world, json!({"kubernetes.io/os": "linux", "kubernetes.io/hostname": null}));
+        world.let_agents_back();
         assert!(least <= MOST, "an agent makes pods start {least:.0} ms later");
     }
     world.roll_out(&World::manifest("enforcer.yaml"));
-}
-
-fn select(world: &World, selector: serde_json::Value) {
-    let patch = json!({"spec": {"template": {"spec": {"nodeSelector": selector}}}}).to_string();
-    world.cluster.ask(&["patch", "daemonset/enforcer", "-n", SYSTEM, "-p", &patch]).unwrap();
 }

@@ -62,7 +62,12 @@ const TESTS: &[Test] = &[
     },
     Test { name: "churn::nothing_stays_of_pods_that_have_gone", run: churn::churn },
     Test { name: "latency::pods_start_as_soon_as_without_an_agent", run: latency::start },
+    Test {
+        name: "starting::a_pod_that_starts_without_an_agent_is_named",
+        run: starting::unguarded,
+    },
     Test { name: "reboot::what_was_saved_is_in_force_after_a_reboot", run: reboot::reboot },
+    Test { name: "install::removal_leaves_nothing_behind", run: install::remove },
 ];
 
 fn main() -> ExitCode {

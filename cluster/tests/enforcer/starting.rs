@@ -7,7 +7,10 @@ use serde_json::{Value, json};
 
 use crate::{
     namespace::{Namespace, PodSpec},
-    network::Tries,
+    network::{
+        Probe, Tries,
+        Verdict::{Allowed, Denied},
+    },
     poll,
     world::World,
 };
@@ -135,4 +138,30 @@ pub(crate) fn gate(world: &World) {
     world.roll_out(&World::manifest("enforcer.yaml"));
     assert_eq!((shut.pods, shut.ever), (pods, 0));
     assert_eq!((allowed.pods, allowed.at_once), (pods, pods));
+}
+
+/// Without an agent on its node a pod starts unguarded, and those that are there stay guarded. The
+/// agent that comes back guards both, and says which one it was.
+pub(crate) fn unguarded(world: &World) {
+    world.ensure_agents();
+    let space = Namespace::new(world, "unguarded", &[]);
+    let shut = |name| PodSpec::client(name, "node2").label("app", "shut");
+    let pods = space.pods(&[PodSpec::server("server", "node1"), shut("early")]);
+    let [server, early] = &pods[..] else { panic!("{pods:?}") };
+    let deny = json!({"podSelector": {"matchLabels": {"app": "shut"}}, "policyTypes": ["Egress"]});
+    space.policy("shut", deny);
+    world.keep_agent_on("node1");
+    let late = space.pod(&shut("late"));
+    world.expect(
+        "without an agent",
+        &[Probe::tcp(early, server, 80, Denied), Probe::tcp(&late, server, 80, Allowed)],
+    );
+    world.let_agents_back();
+    world.barrier();
+    world.expect(
+        "with an agent again",
+        &[Probe::tcp(early, server, 80, Denied), Probe::tcp(&late, server, 80, Denied)],
+    );
+    let status = world.status(&world.agent("node2"), &[]);
+    assert_eq!(status.json["report"]["unguarded"], json!(["unguarded/late"]), "{}", status.json);
 }

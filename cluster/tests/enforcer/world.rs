@@ -9,7 +9,7 @@ use std::{
 };
 
 use enforcer_cluster::{Assets, Cluster, Layout, Options, Quiet, end_on_signals};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::poll;
 
@@ -110,6 +110,27 @@ impl World {
     /// Puts the daemon's image on all nodes.
     pub(crate) fn import_image(&self) {
         self.cluster.import_image(&self.image).unwrap();
+    }
+
+    /// Takes the agent away from all nodes but one. What is in force there stays.
+    pub(crate) fn keep_agent_on(&self, node: &str) {
+        self.select_nodes(&json!(node));
+        poll::until("nodes without an agent", PATIENCE, || {
+            let count = self.agent_pods().len();
+            poll::holds(count == 1, || format!("there are {count} agents"))
+        });
+    }
+
+    /// Lets all nodes have an agent again.
+    pub(crate) fn let_agents_back(&self) {
+        self.select_nodes(&Value::Null);
+        self.wait_for_rollout();
+    }
+
+    fn select_nodes(&self, node: &Value) {
+        let selector = json!({"nodeSelector": {"kubernetes.io/hostname": node}});
+        let patch = json!({"spec": {"template": {"spec": selector}}}).to_string();
+        self.cluster.ask(&["patch", "daemonset/enforcer", "-n", SYSTEM, "-p", &patch]).unwrap();
     }
 
     /// Installs the agent with its usual settings, if it is not there.
