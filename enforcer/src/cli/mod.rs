@@ -6,6 +6,8 @@ pub mod args;
 pub mod client;
 pub mod compact;
 pub mod disable;
+#[cfg(test)]
+mod manifests_tests;
 pub mod observe;
 pub mod report;
 pub mod status;
