@@ -65,13 +65,13 @@ pub(crate) fn events(world: &World) {
     let pods =
         space.pods(&[PodSpec::server("server", "node1"), PodSpec::client("client", "node2")]);
     let [server, client] = &pods[..] else { panic!("{pods:?}") };
-    // With a leading zero it is octal to some and decimal to others (CVE-2021-29923).
-    let range = json!({"ipBlock": {"cidr": "010.212.0.0/16"}});
+    // Zeros before a number mean octal to some and nothing to others (CVE-2021-29923).
+    let range = json!({"ipBlock": {"cidr": "0010.212.0.0/16"}});
     let spec = json!({"podSelector": {}, "ingress": [{"from": [range]}]});
     world.cluster.apply(&space.policy_object("octal", spec)).unwrap();
     let note = event(&space, "PolicyNotEnforceable", "NetworkPolicy", "octal");
     println!("  {note}");
-    assert!(note.contains("010.212.0.0/16"), "{note}");
+    assert!(note.contains("0010.212.0.0/16"), "{note}");
     world.expect("by a policy with a mistake", &[Probe::tcp(client, server, 80, Denied)]);
 }
 

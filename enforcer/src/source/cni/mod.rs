@@ -17,7 +17,10 @@ use std::{
 };
 
 use inotify::{Inotify, WatchMask};
-use tokio::io::{Interest, unix::AsyncFd};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    time::{Instant, sleep_until, timeout_at},
+};
 use tracing::{debug, info, warn};
 
 use crate::cluster::event::Event;
@@ -38,6 +41,9 @@ pub struct CniCache {
     watched: bool,
     known: HashMap<Arc<str>, (Stamp, bool)>,
     readable: Option<bool>,
+    /// When to look though nothing was told. A moment and no length of time: whoever waits does so
+    /// in short pieces.
+    next_look: Instant,
 }
 
 impl CniCache {
@@ -50,14 +56,21 @@ impl CniCache {
             })
             .ok();
         let dir = dir.to_owned();
-        Self { dir, inotify, watched: false, known: HashMap::new(), readable: None }
+        Self {
+            dir,
+            inotify,
+            watched: false,
+            known: HashMap::new(),
+            readable: None,
+            next_look: Instant::now() + LOOK,
+        }
     }
 
     /// Waits until something may have changed: then call [`Self::refresh`]. Safe to be dropped at
     /// any await.
     pub async fn changed(&mut self) {
         let Some(inotify) = self.inotify.as_ref().filter(|_| self.watched) else {
-            tokio::time::sleep(LOOK).await;
+            sleep_until(self.next_look).await;
             return;
         };
         // SAFETY: the descriptor is borrowed from `inotify`, which stays open and the same for as
@@ -65,16 +78,17 @@ impl CniCache {
         let fd = unsafe { AsyncFd::register_with_interest(inotify.as_fd(), Interest::READABLE) };
         match fd {
             // A time-out is a look as well.
-            Ok(fd) => drop(tokio::time::timeout(LOOK, fd.readable()).await),
+            Ok(fd) => drop(timeout_at(self.next_look, fd.readable()).await),
             Err(error) => {
                 debug!(%error, "inotify cannot be waited for");
-                tokio::time::sleep(LOOK).await;
+                sleep_until(self.next_look).await;
             }
         }
     }
 
     /// Looks through the folder. What was not there, or changed, is told; so is what is gone.
     pub fn refresh(&mut self) -> Vec<Event> {
+        self.next_look = Instant::now() + LOOK;
         self.watch();
         let files = match self.list() {
             Ok(files) => files,
@@ -240,6 +254,22 @@ mod tests {
         assert!(cache.refresh().is_empty());
         fs::create_dir(&sub).unwrap();
         assert_eq!(found(&cache.refresh()), ["-one"]);
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_comes_late_is_found_also_by_who_waits_in_short_pieces() {
+        let dir = tempfile::tempdir().unwrap();
+        let sub = dir.path().join("results");
+        let mut cache = CniCache::new(&sub);
+        assert!(cache.refresh().is_empty() && !cache.is_readable());
+        fs::create_dir(&sub).unwrap();
+        write(&sub, "one", "p", "10.0.0.1");
+        let piece = Duration::from_millis(5);
+        let deadline = Instant::now() + 20 * LOOK;
+        while tokio::time::timeout(piece, cache.changed()).await.is_err() {
+            assert!(Instant::now() < deadline, "nobody ever looks");
+        }
+        assert_eq!(found(&cache.refresh()), ["+p"]);
     }
 
     #[tokio::test]
