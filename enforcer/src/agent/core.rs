@@ -15,7 +15,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     break_glass::BreakGlass, bypass::Bypass, dns::ClusterDns, endpoints_file::EndpointsFile,
-    found::Found, holds::Hold, names,
+    found::Found, gaps::Gaps, holds::Hold, names,
 };
 use crate::{
     cli::StartMode,
@@ -25,7 +25,7 @@ use crate::{
         plan::Plan,
     },
     dataplane::{
-        DataplaneError, FoundEndpoint, Kernel, RingMaps,
+        self, DataplaneError, FoundEndpoint, Kernel, RingMaps,
         netlink::{DiscoveryEvent, conntrack},
     },
     flow::{decode, directory::Directory, event::enrich, ring::FlowRing},
@@ -87,6 +87,7 @@ pub(super) struct Core {
     /// Whether interfaces of nobody are audited only.
     audit: bool,
     dns: ClusterDns,
+    pub(super) gaps: Gaps,
     /// Other enforcers on the node.
     pub(super) rivals: Vec<Rival>,
     /// What the gate says of itself, where there is one.
@@ -165,6 +166,7 @@ impl Core {
             start,
             audit: enforcement == Enforcement::Audit,
             dns,
+            gaps: Gaps::default(),
             rivals: Vec::new(),
             gate: None,
             holds: Vec::new(),
@@ -355,6 +357,7 @@ impl Core {
         self.ignored = ignored;
         self.changes += u64::from(!events.is_empty());
         for event in events {
+            self.containers_started(&event);
             self.index.apply(event);
         }
     }
@@ -475,7 +478,9 @@ impl Core {
                 && self.kernel.is_attached(endpoint.ifindex)
                 && std::mem::take(&mut known.starting)
             {
-                self.metrics.start_gap.link.observe(known.since.elapsed());
+                let since = known.since.elapsed();
+                let wall = self.wall_offset + Duration::from_nanos(dataplane::monotonic());
+                self.came_into_force(endpoint.ifindex, since, wall);
             }
         }
         if !applied.failures.is_empty() {

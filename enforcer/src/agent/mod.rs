@@ -8,6 +8,7 @@ mod core;
 mod dns;
 pub mod endpoints_file;
 mod found;
+mod gaps;
 mod handover;
 mod holds;
 mod hooks;

@@ -56,6 +56,9 @@ pub struct Pod {
     /// Start or creation time, seconds since the epoch, 0 if unknown: of two unfinished pods that
     /// claim one address the later-started counts.
     pub started: i64,
+    /// When the first of its containers that run was started, seconds since the epoch: as exact as
+    /// the API tells it. Policy does not look at it.
+    pub containers_started: Option<i64>,
     /// Named ports of containers and restartable init containers.
     pub ports: Vec<NamedPort>,
     /// `spec.nodeName`, for flows.

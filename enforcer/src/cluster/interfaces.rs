@@ -43,6 +43,7 @@ impl Named {
             host_network: false,
             finished: false,
             started: 0,
+            containers_started: None,
             ports: Vec::new(),
             node: None,
         };

@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use super::{
+    binding::Binding,
     event::{Labels, ObjectKey, Pod},
     index::Index,
 };
@@ -24,6 +25,15 @@ impl Index {
     #[must_use]
     pub fn pod_at(&self, address: IpAddr) -> Option<&Arc<Pod>> {
         self.objects.owner(&address)
+    }
+
+    /// The pod that an interface is bound to.
+    #[must_use]
+    pub fn pod_behind(&self, ifindex: u32) -> Option<&Arc<Pod>> {
+        match &self.interfaces.entries.get(&ifindex)?.binding {
+            Binding::Bound { pod, .. } => Some(pod),
+            _ => None,
+        }
     }
 
     /// The UID of a pod's object.

@@ -67,7 +67,8 @@ impl Timing {
 pub struct StartGap {
     /// From the moment its interface appeared.
     pub link: Timing,
-    /// From the start of its first container: what a process in the pod can notice.
+    /// From the start of its first container: what a process in the pod has noticed at least. The
+    /// API tells that start by the second.
     pub container: Timing,
 }
 

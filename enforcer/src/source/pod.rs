@@ -67,6 +67,33 @@ struct Status {
     #[serde(rename = "podIPs")]
     pod_ips: Option<Vec<PodIp>>,
     start_time: Option<String>,
+    container_statuses: Option<Vec<ContainerStatus>>,
+}
+
+#[derive(Deserialize)]
+struct ContainerStatus {
+    state: Option<ContainerState>,
+}
+
+#[derive(Deserialize)]
+struct ContainerState {
+    running: Option<Running>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Running {
+    started_at: Option<String>,
+}
+
+impl Status {
+    /// When the first container that runs was started. Not worth refusing a pod for.
+    fn containers_started(&self) -> Option<i64> {
+        let states = self.container_statuses.iter().flatten().filter_map(|one| one.state.as_ref());
+        let started = states.filter_map(|state| state.running.as_ref()?.started_at.as_deref());
+        let times = started.filter_map(|text| text.parse::<jiff::Timestamp>().ok());
+        times.map(jiff::Timestamp::as_second).min()
+    }
 }
 
 #[derive(Deserialize)]
@@ -145,6 +172,7 @@ pub(super) fn read_pod(
         host_network: spec.host_network.unwrap_or(false),
         finished: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
         started,
+        containers_started: status.containers_started(),
         ports,
         node: spec.node_name.filter(|n| !n.is_empty()).map(|name| shared(&name)),
     })

@@ -152,8 +152,7 @@ enum SavedProtocol {
 
 impl From<&Pod> for SavedPod {
     fn from(pod: &Pod) -> Self {
-        let Pod { key, uid, labels, addresses, host_network, finished: _, started, ports, node } =
-            pod;
+        let Pod { key, uid, labels, addresses, host_network, started, ports, node, .. } = pod;
         Self {
             namespace: key.namespace.to_string(),
             name: key.name.to_string(),
@@ -192,6 +191,7 @@ impl SavedPod {
             host_network,
             finished: false,
             started,
+            containers_started: None,
             ports: ports.into_iter().map(SavedPort::port).collect(),
             node: node.map(Arc::from),
         }

@@ -14,6 +14,7 @@ fn pod(name: &str, last: u8) -> Arc<Pod> {
         addresses: vec![[10, 0, 0, last].into()],
         host_network: false,
         finished: false,
+        containers_started: None,
         started: 7,
         ports: vec![NamedPort { name: "http".into(), protocol: Protocol::Sctp, number: 80 }],
         node: Some("w1".into()),

@@ -48,6 +48,7 @@ fn pod(name: &str, of: &str, addresses: &str) -> Pod {
         host_network: false,
         finished: false,
         started: 0,
+        containers_started: None,
         ports: Vec::new(),
         node: None,
     }

@@ -77,6 +77,7 @@ pub(super) fn pod(place: usize) -> impl Strategy<Value = Pod> {
             host_network: flag == 10,
             finished: flag == 11,
             started,
+            containers_started: None,
             ports,
             node: None,
         },

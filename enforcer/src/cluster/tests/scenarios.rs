@@ -72,6 +72,7 @@ fn pod(object: core::Pod) -> Pod {
         host_network: spec.host_network == Some(true),
         finished: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
         started: 0,
+        containers_started: None,
         ports: ports
             .filter_map(|port| {
                 Some(NamedPort {

@@ -107,6 +107,7 @@ mod tests {
             host_network: false,
             finished: false,
             started: 0,
+            containers_started: None,
             ports: Vec::new(),
             node: None,
         }
