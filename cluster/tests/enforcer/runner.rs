@@ -63,6 +63,7 @@ fn pass(test: &Test, world: &World) -> bool {
     } else {
         println!("test {} ... FAILED ({seconds:.1} s)", test.name);
         world.explain();
+        world.repair();
     }
     result.is_ok()
 }

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use enforcer_cluster::{Assets, Cluster, Layout, Options, Quiet, end_on_signals};
+use enforcer_cluster::{Assets, Cluster, ClusterError, Layout, Options, Quiet, end_on_signals};
 use serde_json::{Value, json};
 
 use crate::poll;
@@ -247,6 +247,27 @@ impl World {
         let text = self.cluster.run_in(&container.node, &["cat", &path]).unwrap();
         let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
         line.unwrap_or_else(|| panic!("no {field} in {text}")).trim().to_owned()
+    }
+
+    /// Makes good what a test that failed may have left: the next one is to tell of its own matter.
+    pub(crate) fn repair(&self) {
+        let nodes = self.cluster.nodes();
+        let steps = || -> Result<(), ClusterError> {
+            self.cluster.start_api_server()?;
+            for node in &nodes {
+                self.cluster.start_node(node)?;
+                let words = ["sh", "-c", "nft delete table ip away 2> /dev/null; true"];
+                self.cluster.run_in(node, &words)?;
+            }
+            self.cluster.wait_for_nodes()
+        };
+        if let Err(error) = steps() {
+            println!("# the cluster cannot be repaired: {error}");
+        // The next test installs them anew.
+        } else if let Err(error) = self.cluster.ask(&["delete", "daemonset", "--all", "-n", SYSTEM])
+        {
+            println!("# the agents cannot be removed: {error}");
+        }
     }
 
     /// Says what there is, for the reader of a failure.
