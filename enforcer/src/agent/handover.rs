@@ -113,9 +113,12 @@ async fn ask(run_dir: &Path) -> std::io::Result<()> {
 /// Waits until nobody looks after the node any more.
 pub(super) async fn stand_by(run_dir: &Path) {
     info!("another agent looks after this node now; standing by");
+    let mut free = false;
     loop {
         sleep(LOOK).await;
-        if Lock::is_free(run_dir) {
+        // Once may be the moment in which one agent hands over to another.
+        let before = std::mem::replace(&mut free, Lock::is_free(run_dir));
+        if before && free {
             warn!("the agent that took over is gone; taking the node back");
             return;
         }

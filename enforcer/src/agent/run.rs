@@ -1,6 +1,7 @@
 //! The daemon: one task owns the state, everything else sends it messages.
 
 use std::{
+    cell::Cell,
     io,
     path::PathBuf,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -8,7 +9,8 @@ use std::{
 
 use enforcer_common::abi::lane;
 use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
+    signal::unix::{SignalKind, signal},
+    sync::watch,
     task::JoinHandle,
     time::{MissedTickBehavior, interval, sleep_until},
 };
@@ -53,6 +55,9 @@ const POLL: Duration = Duration::from_millis(5);
 const RETRY: Duration = Duration::from_secs(1);
 /// How often flows are aged and attachments checked.
 const MAINTAIN: Duration = Duration::from_secs(5);
+
+/// How long the gate may take to refuse what it holds when an agent ends early.
+const REFUSAL: Duration = Duration::from_millis(100);
 
 /// Why the agent cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -102,16 +107,28 @@ pub fn run(args: &AgentArgs) -> Result<(), AgentError> {
         .build()
         .map_err(|source| AgentError::System { operation: "start the runtime", source })?;
     runtime.block_on(async {
+        let mut told = Told::listen()?;
+        let mut stands_by = false;
         loop {
-            let mut told = Told::new()?;
+            let owning = Cell::new(false);
             let ended = tokio::select! {
-                ended = serve(args) => ended?,
-                // Before anything of ours is in force there is nothing to end in order.
-                () = told.wait() => Ended::Told,
+                ended = serve(args, &told, &owning) => ended,
+                // Before it owns the node there is nothing to end in order.
+                () = unless(&owning, told.clone()) => Ok(Ended::Told),
             };
-            if ended == Ended::Told {
-                info!("ended; policy stays in force");
-                return Ok(());
+            match ended {
+                Ok(Ended::Told) => {
+                    if args.gate != GateMode::None && !owning.get() {
+                        // The gate was open already: it refuses what it holds.
+                        tokio::time::sleep(REFUSAL).await;
+                    }
+                    info!("ended; policy stays in force");
+                    return Ok(());
+                }
+                Ok(Ended::GaveWay) => stands_by = true,
+                // A third agent was faster than this one, which stood by.
+                Err(AgentError::Socket(SocketError::AnotherAgent { .. })) if stands_by => {}
+                Err(error) => return Err(error),
             }
             tokio::select! {
                 () = handover::stand_by(&args.run_dir) => {}
@@ -121,31 +138,48 @@ pub fn run(args: &AgentArgs) -> Result<(), AgentError> {
     })
 }
 
-/// Signals that tell the agent to end.
-#[derive(Debug)]
-struct Told {
-    terminate: Signal,
-    interrupt: Signal,
+/// Waits to be told, unless the node is owned by then: its owner listens itself, and ends in order.
+async fn unless(owning: &Cell<bool>, mut told: Told) {
+    told.wait().await;
+    if owning.get() {
+        std::future::pending::<()>().await;
+    }
 }
 
+/// Whether the agent was told to end: SIGTERM or SIGINT. Once told it stays told, however many wait.
+#[derive(Clone, Debug)]
+struct Told(watch::Receiver<bool>);
+
 impl Told {
-    fn new() -> Result<Self, AgentError> {
+    /// Listens from now on. Must be called within the runtime.
+    fn listen() -> Result<Self, AgentError> {
         let failed = |source| AgentError::System { operation: "listen for signals", source };
-        Ok(Self {
-            terminate: signal(SignalKind::terminate()).map_err(failed)?,
-            interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
-        })
+        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+        let (tell, told) = watch::channel(false);
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            tell.send_replace(true);
+            // As long as it is there, waiting is not ended by its absence.
+            std::future::pending::<()>().await;
+        });
+        Ok(Self(told))
     }
 
     async fn wait(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
+        // The sender lives as long as the runtime.
+        let _told = self.0.wait_for(|told| *told).await.is_ok();
     }
 }
 
-async fn serve(args: &AgentArgs) -> Result<Ended, AgentError> {
+async fn serve(
+    args: &AgentArgs,
+    told_to_end: &Told,
+    owning: &Cell<bool>,
+) -> Result<Ended, AgentError> {
     let node = args
         .node()
         .map_err(|source| AgentError::System { operation: "read the host's name", source })?;
@@ -219,7 +253,9 @@ async fn serve(args: &AgentArgs) -> Result<Ended, AgentError> {
         rivals: RivalWatch::new(args.bpf_dir.clone()),
     };
     let about = report::About { node, instance: args.instance.clone(), started };
-    let result = own(&mut core, &mut discovery, asked, &about, &mut beside).await;
+    owning.set(true);
+    let result =
+        own(&mut core, &mut discovery, asked, &about, &mut beside, told_to_end.clone()).await;
     if let Some(gate) = gate {
         // What it holds is refused: the runtime asks the next agent.
         gate.close().await;
@@ -287,8 +323,8 @@ async fn own(
     mut asked: Asked,
     about: &report::About,
     beside: &mut Beside,
+    mut told: Told,
 ) -> Result<Ended, AgentError> {
-    let mut told = Told::new()?;
     let mut poll = interval(POLL);
     let mut retry = interval(RETRY);
     let mut maintain = interval(MAINTAIN);
