@@ -54,7 +54,12 @@ fn start_late(world: &mut World) {
         let status = must(world.agent.status());
         let endpoints = status["report"]["endpoints"].as_array().expect("a list");
         let found = endpoints.iter().find(|one| one["interface"] == interface.as_str());
-        if found.is_some_and(|one| one["addresses"].as_array().is_some_and(|a| a.len() == 2)) {
+        let attached = |one: &serde_json::Value| {
+            !one["reason"].as_str().is_some_and(|reason| reason.contains("not attached"))
+        };
+        if found.is_some_and(|one| {
+            one["addresses"].as_array().is_some_and(|a| a.len() == 2) && attached(one)
+        }) {
             return;
         }
         assert!(Instant::now() < deadline, "{status}");
@@ -167,6 +172,8 @@ fn without_an_api_server_a_pod_that_starts_is_closed_too() {
     let options = AgentOptions { kubeconfig: Some(kubeconfig), ..AgentOptions::default() };
     let agent = must(Agent::start_unready(&lab, &manifests, options));
     must(lab.add_pods(&[client]));
+    // A netlink message and an attachment later; what passes before is what the gate is for.
+    thread::sleep(Duration::from_millis(200));
     // The older one is as free as it was; the younger one is not.
     let probe = |from: &str, to: &str| Probe::tcp(from, to, 80).expecting(false);
     for probe in [probe("shop/client", "shop/server"), probe("shop/server", "shop/client")] {

@@ -38,6 +38,9 @@ use crate::{
 /// An interface that was found this long before it is armed has a past to take over.
 const HAS_A_PAST: Duration = Duration::from_secs(1);
 
+/// How long attaching is tried again without a pause.
+const RETRIED_AT_ONCE: Duration = Duration::from_secs(2);
+
 /// Plans that follow from one change, at most.
 const MOST_PLANS: usize = 8;
 
@@ -88,6 +91,8 @@ pub(super) struct Core {
     audit: bool,
     dns: ClusterDns,
     pub(super) gaps: Gaps,
+    /// Since when an interface waits for its programs.
+    unattached_since: Option<Instant>,
     /// Other enforcers on the node.
     pub(super) rivals: Vec<Rival>,
     /// What the gate says of itself, where there is one.
@@ -167,6 +172,7 @@ impl Core {
             audit: enforcement == Enforcement::Audit,
             dns,
             gaps: Gaps::default(),
+            unattached_since: None,
             rivals: Vec::new(),
             gate: None,
             holds: Vec::new(),
@@ -488,6 +494,19 @@ impl Core {
                 warn!("{failure}");
             }
             self.failures = applied.failures;
+        }
+    }
+
+    /// Tries again at once, for a while, what leaves an interface open: a link that is on its way
+    /// out holds the hook for a moment.
+    pub(super) fn retry_attaching(&mut self, now: Instant) {
+        if !self.kernel.unattached() {
+            self.unattached_since = None;
+            return;
+        }
+        let since = *self.unattached_since.get_or_insert(now);
+        if now.saturating_duration_since(since) < RETRIED_AT_ONCE {
+            self.retry();
         }
     }
 

@@ -356,7 +356,10 @@ async fn own(
             _ = asked.to_go.recv() => return Ok(Ended::GaveWay),
             () = sleep_until(next_look.unwrap_or_else(Instant::now).into()),
                 if next_look.is_some() => {}
-            _ = poll.tick() => while core.drain() > 0 {},
+            _ = poll.tick() => {
+                while core.drain() > 0 {}
+                core.retry_attaching(Instant::now());
+            }
             _ = retry.tick() => {
                 core.retry();
                 core.look_at_switches();

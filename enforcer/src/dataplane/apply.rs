@@ -176,6 +176,12 @@ impl Kernel {
         }
     }
 
+    /// Whether an interface waits for its programs: until it has them it is open.
+    #[must_use]
+    pub fn unattached(&self) -> bool {
+        self.pending.endpoints.keys().any(|ifindex| !self.attached.contains_key(ifindex))
+    }
+
     /// Whether something waits for [`Self::retry`].
     #[must_use]
     pub fn incomplete(&self) -> bool {
