@@ -230,6 +230,9 @@ pub struct Control {
 
 /// [`Control::flags`]: interfaces without an endpoint are in audit.
 pub const CONTROL_AUDIT: u32 = 1;
+/// [`Control::flags`]: a plan is not in the maps whole yet. For the agent only: one that finds it was
+/// preceded by one that died in the middle.
+pub const CONTROL_WRITING: u32 = 2;
 
 /// What the programs write about one endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

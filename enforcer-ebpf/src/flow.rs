@@ -259,18 +259,22 @@ fn advance(skb: *mut __sk_buff, state: &State, e: &mut CtEntry, from_origin: boo
         && established(packet.proto, origin, reply)
         && let (Some(counts), Some(endpoint)) = (hook::counts(state.slot), hook::at(state.slot))
     {
-        if state.isolated_at_all()
-            && e.flags & CT_FROM_NODE == 0
-            && !has_room(state, &raw const counts.established, endpoint.quota_established)
-        {
+        // As in `record`.
+        let audited = e.flags & CT_AUDITED != 0;
+        let quota =
+            if audited { endpoint.quota_established / 2 } else { endpoint.quota_established };
+        let room = !state.isolated_at_all()
+            || e.flags & CT_FROM_NODE != 0
+            || has_room(state, &raw const counts.established, quota);
+        if room {
+            add(&mut counts.half, -1);
+            add(&mut counts.established, 1);
+            e.flags |= CT_ESTABLISHED;
+        } else if !audited {
             let code = event::tell(Skb::new(skb), state, Reason::ConntrackFull);
             if code != PASS {
                 return code;
             }
-        } else {
-            add(&mut counts.half, -1);
-            add(&mut counts.established, 1);
-            e.flags |= CT_ESTABLISHED;
         }
     }
     let first_reply = !from_origin && side & SEEN == 0;

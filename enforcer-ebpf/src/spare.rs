@@ -146,7 +146,10 @@ pub(crate) fn is_new(state: &State, reason: u8) -> bool {
 /// known as such, and it is told once. It replaces no flow that lives.
 #[inline(always)]
 pub(crate) fn keeps_flow(state: &State, judged: Judged, mode: u32) -> bool {
-    let by_policy = judged.is(Reason::PolicyDenied) || judged.is(Reason::Locked);
+    let by_policy = judged.is(Reason::PolicyDenied)
+        || judged.is(Reason::Locked)
+        // What a starting pod opens may be allowed when its policy is known.
+        || judged.is(Reason::EndpointNotReady);
     if !by_policy || mode == flow::REPLACE_IF_ALLOWED {
         return false;
     }

@@ -57,10 +57,12 @@ impl Kernel {
             cidrs_removed: absent(&cidrs, &desired.cidrs),
             ..Plan::default()
         };
-        let shared = !(plan.cidrs_set.is_empty()
-            && plan.peers_set.is_empty()
-            && plan.peers_removed.is_empty()
-            && plan.cidrs_removed.is_empty());
+        // What the agent before had written already, and its generations not, is no difference.
+        let shared = self.interrupted
+            || !(plan.cidrs_set.is_empty()
+                && plan.peers_set.is_empty()
+                && plan.peers_removed.is_empty()
+                && plan.cidrs_removed.is_empty());
         self.bridge(&peers, &cidrs, desired, &mut plan);
         for (ifindex, endpoint) in &desired.endpoints {
             let mut endpoint = endpoint.clone();
@@ -146,7 +148,7 @@ impl Kernel {
 
     /// Closes what an earlier agent armed and no object speaks for any more.
     pub fn close_unclaimed(&mut self, desired: &KernelState) -> Vec<u32> {
-        let unclaimed: Vec<u32> = self
+        let mut unclaimed: Vec<u32> = self
             .endpoints
             .by_ifindex
             .keys()
@@ -156,6 +158,7 @@ impl Kernel {
         for ifindex in &unclaimed {
             self.close(*ifindex);
         }
+        unclaimed.extend(self.close_old_unclaimed(desired));
         unclaimed
     }
 }

@@ -72,6 +72,13 @@ impl Kernel {
     /// Never for a map that is full or an interface that is gone (those are in
     /// [`Applied::failures`]); only if the maps themselves cannot be used.
     pub fn apply(&mut self, plan: &Plan) -> Applied {
+        self.writing();
+        let applied = self.write(plan);
+        self.written();
+        applied
+    }
+
+    fn write(&mut self, plan: &Plan) -> Applied {
         let mut applied = Applied::default();
         let Plan {
             revision: _,
@@ -159,6 +166,7 @@ impl Kernel {
             self.set_endpoint(endpoint, &mut applied);
         }
         self.unlock();
+        self.written();
         applied
     }
 
@@ -287,16 +295,7 @@ impl Kernel {
     }
 
     fn set_endpoint(&mut self, plan: &EndpointPlan, applied: &mut Applied) {
-        let EndpointPlan {
-            ifindex,
-            interface,
-            addresses,
-            table,
-            isolated,
-            audit,
-            rejudge,
-            starting,
-        } = plan;
+        let EndpointPlan { ifindex, interface, table, isolated, rejudge, .. } = plan;
         self.pending.endpoints.remove(ifindex);
         let known = self.endpoints.by_ifindex.get(ifindex);
         let old = self.old_endpoint(*ifindex).map(OldEndpoint::next_generation);
@@ -304,13 +303,7 @@ impl Kernel {
         let generation = known.map_or(old.unwrap_or(0), |armed| armed.word.generation());
         let generation = if *rejudge { generation.wrapping_add(1) } else { generation };
         let word = PolicyWord::new(*table, *isolated, generation);
-        let result = if known.is_some() {
-            self.endpoints.audit(&self.maps, *ifindex, *audit);
-            self.endpoints.starting(&self.maps, *ifindex, *starting);
-            self.endpoints.switch(&mut self.maps, *ifindex, word, addresses)
-        } else {
-            self.arm(plan, word)
-        };
+        let result = if known.is_some() { self.switch(plan, word) } else { self.arm(plan, word) };
         if self.pending.locks(*table) {
             self.endpoints.lock(&self.maps, *ifindex, true);
         }
@@ -330,6 +323,23 @@ impl Kernel {
             applied.failures.push(chain(&error));
             self.pending.endpoints.insert(*ifindex, plan.clone());
         }
+    }
+
+    /// What lets more pass comes before the word, what lets less pass after it: in between a packet
+    /// may find either, and must not be judged more strictly than by both.
+    fn switch(&mut self, plan: &EndpointPlan, word: PolicyWord) -> Result<(), DataplaneError> {
+        let EndpointPlan { ifindex, addresses, audit, starting, .. } = plan;
+        let (endpoints, maps) = (&mut self.endpoints, &mut self.maps);
+        if *audit {
+            endpoints.audit(maps, *ifindex, true);
+        }
+        if *starting {
+            endpoints.starting(maps, *ifindex, true);
+        }
+        let switched = endpoints.switch(maps, *ifindex, word, addresses);
+        endpoints.audit(maps, *ifindex, *audit);
+        endpoints.starting(maps, *ifindex, *starting);
+        switched
     }
 
     fn arm(&mut self, plan: &EndpointPlan, word: PolicyWord) -> Result<(), DataplaneError> {

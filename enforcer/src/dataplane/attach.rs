@@ -267,36 +267,6 @@ pub(super) fn on_some_hook(programs: &[u32], ifindex: u32) -> bool {
         })
 }
 
-/// Pins the programs under their names and returns the ids of those that were pinned before.
-pub(super) fn pin_programs(
-    ebpf: &mut Ebpf,
-    pins: &PinPaths,
-) -> Result<(Vec<u32>, Vec<u32>), DataplaneError> {
-    let mut old = Vec::new();
-    let mut new = Vec::new();
-    for name in [PROG_POD_EGRESS, PROG_POD_INGRESS] {
-        let path = pins.programs.join(name);
-        if let Ok(program) = SchedClassifier::from_pin(&path) {
-            old.extend(program.info().map(|info| info.id()));
-        }
-        let program = object::program(ebpf, name)?;
-        new.push(program_id(program, name)?);
-        // bpffs takes no dots in names. The new pin beside the old one, then in its place: there is no moment without one.
-        let fresh = pins.programs.join(format!("{name}_new"));
-        remove_if_there(&fresh)?;
-        program.pin(&fresh).map_err(|source| DataplaneError::Pin {
-            path: fresh.clone(),
-            source: Box::new(source),
-        })?;
-        fs::rename(&fresh, &path).map_err(|source| DataplaneError::Io {
-            operation: "rename the program pin to",
-            path,
-            source,
-        })?;
-    }
-    Ok((old, new))
-}
-
 /// Ids of the loaded programs.
 pub(super) fn program_ids(ebpf: &mut Ebpf) -> Result<Vec<u32>, DataplaneError> {
     [PROG_POD_EGRESS, PROG_POD_INGRESS]
@@ -310,13 +280,4 @@ fn program_id(program: &SchedClassifier, name: &'static str) -> Result<u32, Data
         program: name,
         source: Box::new(source),
     })
-}
-
-fn remove_if_there(path: &Path) -> Result<(), DataplaneError> {
-    match fs::remove_file(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(DataplaneError::Io { operation: "delete", path: path.to_owned(), source })
-        }
-        _ => Ok(()),
-    }
 }

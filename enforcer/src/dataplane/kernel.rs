@@ -2,17 +2,16 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    mem::offset_of,
     net::IpAddr,
     path::PathBuf,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::Duration,
 };
 
 use aya::{Ebpf, programs::SchedClassifier};
 use enforcer_common::abi::{
-    CONTROL_AUDIT, COUNTER_SLOTS, Control, CtEntry, CtKey4, CtKey6, Direction, INTERVAL_SLOTS,
-    Interval, MAP_CT4, MAP_META, MAP_NODE_ADDRS, Meta, PolicyWord, RowKey, TABLE_MASK, lane,
+    COUNTER_SLOTS, CtEntry, CtKey4, CtKey6, Direction, INTERVAL_SLOTS, Interval, MAP_CT4, MAP_META,
+    MAP_NODE_ADDRS, Meta, PolicyWord, RowKey, TABLE_MASK, lane,
 };
 
 use super::{
@@ -24,6 +23,7 @@ use super::{
     maps::{self, Maps, RingMaps, absent_is_fine, addr, failed},
     netlink::conntrack::KernelFlow,
     object::{self, PinPaths},
+    program_pins,
     read::read_meta,
     sys,
     upgrade::{self, Predecessor},
@@ -60,7 +60,7 @@ pub struct Kernel {
     pub(super) pins: Option<PinPaths>,
     pub(super) state_dir: Option<PathBuf>,
     pub(super) mode: AttachMode,
-    /// This agent's programs and those of the agent before.
+    /// This agent's programs and those of agents before.
     pub(super) our_programs: Vec<u32>,
     pub(super) programs: Vec<u32>,
     pub(super) intervals: Allocator,
@@ -70,6 +70,8 @@ pub struct Kernel {
     pub(super) quotas: Quotas,
     pub(super) conntrack_entries: u32,
     pub(super) pending: Pending,
+    /// The agent before died with a plan half written.
+    pub(super) interrupted: bool,
     pub(super) node_addresses: BTreeSet<IpAddr>,
     pub(super) meta: Meta,
     /// Flows to seed new endpoints with, while an arrival is under way.
@@ -116,7 +118,7 @@ impl Kernel {
         }
         let mut ebpf = object::load(pins.as_ref(), config.conntrack_entries)?;
         let (old_programs, programs) = match &pins {
-            Some(pins) => attach::pin_programs(&mut ebpf, pins)?,
+            Some(pins) => program_pins::pin(&mut ebpf, pins)?,
             None => (Vec::new(), attach::program_ids(&mut ebpf)?),
         };
         let (mut maps, rings) = maps::open(&mut ebpf)?;
@@ -140,11 +142,13 @@ impl Kernel {
             },
             conntrack_entries: config.conntrack_entries,
             pending: Pending::default(),
+            interrupted: false,
             node_addresses: BTreeSet::new(),
             meta,
             arrival: None,
             predecessor,
         };
+        kernel.interrupted = kernel.is_half_written();
         kernel.read_rows()?;
         kernel.begin_upgrade();
         kernel.node_addresses = kernel.maps.node_addrs.keys().flatten().map(maps::ip).collect();
@@ -203,6 +207,9 @@ impl Kernel {
     /// # Errors
     /// If the map cannot be written.
     pub fn set_armed(&mut self) -> Result<(), DataplaneError> {
+        // What is kept too long is forgotten by the next agent.
+        let _kept = self.forget_programs();
+        self.begun();
         self.meta.armed = 1;
         self.maps.meta.set(0, self.meta, 0).map_err(|e| failed("write to", MAP_META, e))
     }
@@ -222,7 +229,7 @@ impl Kernel {
         self.arrival = None;
     }
 
-    /// Detaches from an interface that is there but no longer enforced on: not used for pods.
+    /// Closes an interface that was armed and that no object speaks for.
     pub(super) fn close(&mut self, ifindex: u32) {
         let Some(armed) = self.endpoints.by_ifindex.get(&ifindex).cloned() else {
             return;
@@ -231,6 +238,8 @@ impl Kernel {
             PolicyWord::new(CLOSED_TABLE, [true, true], armed.word.generation().wrapping_add(1));
         // Writing the same addresses writes nothing.
         let _same = self.endpoints.switch(&mut self.maps, ifindex, word, &armed.addresses);
+        // The pod's namespace may have asked for audit; it is nobody's now.
+        self.endpoints.audit(&self.maps, ifindex, self.audits_unknown());
     }
 
     /// Whether an interface is armed with the addresses that it has, or had: one that loses them
@@ -330,12 +339,6 @@ impl Kernel {
             })
             .collect::<Result<_, _>>()
             .map_err(|error| failed("read", enforcer_common::abi::MAP_COUNTERS, error))
-    }
-
-    /// Has interfaces without an endpoint audited only, or closed.
-    pub fn audit_unknown(&self, audit: bool) {
-        let flags = self.maps.control.u32(0, offset_of!(Control, flags));
-        flags.store(if audit { CONTROL_AUDIT } else { 0 }, Ordering::Release);
     }
 
     /// Events lost by lane, summed over CPUs.

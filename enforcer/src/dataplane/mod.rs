@@ -7,6 +7,7 @@
 pub mod adopt;
 mod apply;
 mod attach;
+mod control;
 mod disable;
 mod endpoints;
 pub mod error;
@@ -15,6 +16,7 @@ pub mod kernel;
 mod maps;
 pub mod netlink;
 pub mod object;
+mod program_pins;
 mod read;
 mod remove;
 pub mod rings;

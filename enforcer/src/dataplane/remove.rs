@@ -5,9 +5,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use aya::programs::SchedClassifier;
-use enforcer_common::abi::{PROG_POD_EGRESS, PROG_POD_INGRESS};
-
 use super::{
     DataplaneError,
     attach::made_clsact,
@@ -15,6 +12,7 @@ use super::{
         links::{Link, Links},
         tc, tcx,
     },
+    program_pins,
 };
 
 /// Removes links, filters, qdiscs that were made for them, and map pins of every ABI version
@@ -25,11 +23,7 @@ use super::{
 pub fn remove(bpf_dir: &Path, state_dir: &Path) -> Result<Vec<u32>, DataplaneError> {
     let mut programs = Vec::new();
     for version in entries(bpf_dir)? {
-        for name in [PROG_POD_EGRESS, PROG_POD_INGRESS] {
-            if let Ok(program) = SchedClassifier::from_pin(version.join("programs").join(name)) {
-                programs.extend(program.info().map(|info| info.id()));
-            }
-        }
+        programs.extend(program_pins::ids(&version.join("programs"))?);
         for link in entries(&version.join("links"))? {
             delete(&link)?;
         }

@@ -24,24 +24,26 @@ use std::{
     sync::atomic::Ordering,
 };
 
-use aya::{
-    maps::{Array, HashMap, Map, MapData, MapError},
-    programs::SchedClassifier,
-};
+use aya::maps::{Array, HashMap, Map, MapData, MapError};
 use enforcer_common::abi::{
     ABI_VERSION, AddrKey, CT_ESTABLISHED, CT_REVOKED, CtEntry, CtKey4, CtKey6, ENDPOINT_SLOTS,
     EP_SHADOW, Endpoint, FragEntry, FragKey, MAP_CT4, MAP_CT6, MAP_ENDPOINTS, MAP_FRAGMENTS,
-    MAP_META, MAP_POD_ADDRS, Meta, PROG_POD_EGRESS, PROG_POD_INGRESS, PolicyWord,
+    MAP_META, MAP_POD_ADDRS, Meta, PolicyWord,
 };
 
 use super::{
     DataplaneError, Kernel, attach,
     endpoints::read_armed,
+    kernel::CLOSED_TABLE,
     maps::{SHAPES, failed},
     netlink::{links::Links, rcu},
     object::{self, PinPaths},
-    remove,
+    program_pins, remove,
     sys::SharedArray,
+};
+use crate::cluster::{
+    KernelState,
+    plan::{EndpointPlan, Plan},
 };
 
 /// An endpoint of the version before.
@@ -94,7 +96,7 @@ fn versions(bpf_dir: &Path) -> Result<Vec<(u32, PinPaths)>, DataplaneError> {
             continue;
         };
         let pins = PinPaths::of(bpf_dir, version);
-        // It is the last to go: without it, what is left was on its way out.
+        // It is the first to go: without it, what is left is on its way out.
         if pins.maps.join(MAP_META).exists() {
             found.push((version, pins));
         } else if version < ABI_VERSION {
@@ -170,11 +172,7 @@ fn read_v1(pins: PinPaths) -> Result<Predecessor, DataplaneError> {
             (ifindex, old)
         })
         .collect();
-    let programs = [PROG_POD_EGRESS, PROG_POD_INGRESS]
-        .into_iter()
-        .filter_map(|name| SchedClassifier::from_pin(pins.programs.join(name)).ok())
-        .filter_map(|program| program.info().ok().map(|info| info.id()))
-        .collect();
+    let programs = program_pins::ids(&pins.programs)?;
     Ok(Predecessor {
         armed: meta.armed != 0,
         programs,
@@ -219,6 +217,12 @@ impl Kernel {
 
     /// Keeps the predecessor's slots for its endpoints, and copies its flows.
     pub(super) fn begin_upgrade(&mut self) -> Upgraded {
+        // A shadow of nobody would leave its interface open for good.
+        for ifindex in self.endpoints.by_ifindex.keys() {
+            if self.old_endpoint(*ifindex).is_none() {
+                self.endpoints.end_shadow(&self.maps, *ifindex);
+            }
+        }
         let Some(predecessor) = &self.predecessor else {
             return Upgraded::default();
         };
@@ -249,6 +253,35 @@ impl Kernel {
             }
         }
         upgraded
+    }
+
+    /// Arms what the predecessor had armed and no object speaks for, with nothing allowed: its last
+    /// policy must not stay in force, which nobody keeps up to date any more.
+    pub(super) fn close_old_unclaimed(&mut self, desired: &KernelState) -> Vec<u32> {
+        let Some(predecessor) = &self.predecessor else { return Vec::new() };
+        let interfaces = Links::open().and_then(|mut links| links.dump()).unwrap_or_default();
+        let closed: Vec<EndpointPlan> = interfaces
+            .into_iter()
+            .filter(|link| !desired.endpoints.contains_key(&link.ifindex))
+            .filter(|link| !self.endpoints.by_ifindex.contains_key(&link.ifindex))
+            .filter_map(|link| {
+                let old = predecessor.endpoints.get(&link.ifindex)?;
+                Some(EndpointPlan {
+                    ifindex: link.ifindex,
+                    interface: link.name,
+                    addresses: old.addresses.clone(),
+                    table: CLOSED_TABLE,
+                    isolated: [true, true],
+                    audit: self.audits_unknown(),
+                    rejudge: false,
+                    starting: false,
+                })
+            })
+            .collect();
+        let unclaimed = closed.iter().map(|endpoint| endpoint.ifindex).collect();
+        // What fails is tried again.
+        let _failures = self.apply(&Plan { endpoints_set: closed, ..Plan::default() });
+        unclaimed
     }
 
     /// Ends what can be ended of taking over: interfaces on which our whole plan is in force
@@ -328,16 +361,15 @@ impl Kernel {
     }
 }
 
-/// Removes a version's pins and folders: what says that it is in force at last.
+/// Removes a version's pins and folders. What says that it is in force first: with that and without
+/// the rest, no agent could start any more.
 fn remove_pins(pins: &PinPaths) -> Result<(), DataplaneError> {
+    remove::delete(&pins.maps.join(MAP_META))?;
     for folder in [&pins.links, &pins.programs, &pins.maps] {
         for pin in remove::entries(folder)? {
-            if pin.file_name().is_none_or(|name| name != MAP_META) {
-                remove::delete(&pin)?;
-            }
+            remove::delete(&pin)?;
         }
     }
-    remove::delete(&pins.maps.join(MAP_META))?;
     for folder in [&pins.links, &pins.programs, &pins.maps, &pins.version] {
         remove_folder(folder)?;
     }

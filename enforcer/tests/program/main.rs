@@ -5,6 +5,7 @@
 mod connections;
 mod fragments;
 mod hostile;
+mod interrupted;
 mod lab;
 mod packets;
 mod parsing;

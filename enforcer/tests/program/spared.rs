@@ -4,7 +4,10 @@
 use std::{net::IpAddr, thread::sleep, time::Duration};
 
 use enforcer::{
-    cluster::plan::{EndpointPlan, Plan},
+    cluster::{
+        KernelState,
+        plan::{EndpointPlan, Plan},
+    },
     dataplane::monotonic,
 };
 use enforcer_common::{
@@ -19,8 +22,8 @@ use enforcer_common::{
 
 use crate::{
     lab::{
-        FRIEND4, FRIEND6, IFINDEX, Lab, Outcome, PASS, POD4, POD6, STRANGER4, STRANGER6, all,
-        endpoint, expect, expect_spared, http,
+        FRIEND4, FRIEND6, IFINDEX, Lab, Outcome, PASS, POD4, POD6, STRANGER4, STRANGER6, TABLE,
+        all, endpoint, expect, expect_spared, http,
     },
     packets::{ACK, FIN, Ip, SYN, echo, error, ethernet, tcp, udp, udp_header, v4},
 };
@@ -370,4 +373,52 @@ fn a_switch_from_audit_to_off_is_silent_for_flows_that_were_told() {
     let outcome = lab.run(Ingress, &out);
     expect_spared(&outcome, Ingress, Spared::Disabled, Reason::PolicyDenied, false);
     assert_eq!(outcome.code, PASS);
+}
+
+#[test]
+fn a_connection_of_a_starting_pod_that_was_spared_goes_on_if_policy_allows_it() {
+    let mut lab = Lab::new([true, true], [http(), all()]);
+    let start = EndpointPlan { starting: true, audit: true, ..endpoint(TABLE + 1, BOTH, false) };
+    lab.plan(Plan { endpoints_set: vec![start], ..Plan::default() });
+    let not_ready = Reason::EndpointNotReady;
+    lab.spared(Egress, &tcp(POD4, FRIEND4, (50_000, 5432), SYN), not_ready, true);
+    lab.run(Ingress, &tcp(FRIEND4, POD4, (5432, 50_000), SYN | ACK));
+    lab.run(Egress, &tcp(POD4, FRIEND4, (50_000, 5432), ACK));
+    // Its policy is known, and it is enforced: it may connect, and the answers are answers.
+    lab.plan(Plan { endpoints_set: vec![endpoint(TABLE, BOTH, true)], ..Plan::default() });
+    assert_eq!(lab.run(Ingress, &tcp(FRIEND4, POD4, (5432, 50_000), ACK)).code, PASS);
+    lab.fast(Egress, &tcp(POD4, FRIEND4, (50_000, 5432), ACK));
+}
+
+#[test]
+fn established_audited_flows_leave_half_the_quota_to_allowed_ones() {
+    let mut lab = Lab::new(BOTH, [http(), all()]);
+    lab.audit(BOTH, true);
+    // 4,096 entries: 1,024 established flows an endpoint.
+    let connect = |lab: &mut Lab, peer, port: u16, to: u16| {
+        lab.run(Ingress, &tcp(peer, POD4, (port, to), SYN));
+        lab.run(Egress, &tcp(POD4, peer, (to, port), SYN | ACK));
+        lab.run(Ingress, &tcp(peer, POD4, (port, to), ACK))
+    };
+    for port in 1_000..1_700 {
+        assert_eq!(connect(&mut lab, STRANGER4, port, 22).code, PASS);
+    }
+    let (_, established) = lab.kernel.flows(IFINDEX).unwrap();
+    assert!(established <= 512, "{established}");
+    lab.audit(BOTH, false);
+    for port in 1_000..1_500 {
+        assert_eq!(connect(&mut lab, FRIEND4, port, 80).code, PASS);
+    }
+}
+
+#[test]
+fn what_nobody_speaks_for_after_a_restart_is_closed_even_if_it_was_audited() {
+    let mut lab = Lab::audited();
+    let out = tcp(FRIEND4, POD4, (40_000, 80), SYN);
+    assert_eq!(lab.kernel.close_unclaimed(&KernelState::default()), [IFINDEX]);
+    lab.expect(Ingress, &out, Reason::PolicyDenied, true);
+    // Where the node audits what is nobody's, so it is.
+    lab.kernel.audit_unknown(true);
+    lab.kernel.close_unclaimed(&KernelState::default());
+    assert_eq!(lab.run(Ingress, &out).code, PASS);
 }

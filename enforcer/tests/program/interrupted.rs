@@ -1,0 +1,180 @@
+//! Agents that die in the middle: what they leave pinned, and what the next one makes of it.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use aya::maps::{Array, Map, MapData};
+use enforcer::{
+    cluster::{
+        KernelState,
+        plan::{EndpointPlan, Plan},
+    },
+    dataplane::{AttachMode, Kernel, KernelConfig, remove},
+};
+use enforcer_common::abi::{Direction, MAP_META, Meta, RowKey};
+
+use crate::lab::{FRIEND4, FRIENDS, IFINDEX, TABLE, endpoint, http, key};
+
+const BOTH: [bool; 2] = [true, true];
+
+/// A network namespace and a folder for pins, in which one agent follows the other.
+struct Node {
+    dir: PathBuf,
+}
+
+impl Node {
+    fn new() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        // SAFETY: takes flags only, and changes nothing but the calling thread's namespace.
+        let entered = unsafe { libc::unshare(libc::CLONE_NEWNET) };
+        assert_eq!(entered, 0, "a network namespace: this test needs root");
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("enforcer-interrupted-{}-{number}", std::process::id());
+        Self { dir: Path::new("/sys/fs/bpf").join(name) }
+    }
+
+    fn agent(&self) -> Kernel {
+        let (kernel, _rings) = Kernel::open(&KernelConfig {
+            bpf_dir: Some(self.dir.clone()),
+            state_dir: None,
+            attach: AttachMode::Auto,
+            conntrack_entries: 4096,
+            class_key: [1, 2],
+        })
+        .unwrap_or_else(|e| panic!("{e}: {:?}", std::error::Error::source(&e)));
+        kernel
+    }
+
+    /// What an agent wants whose pod's friends may use HTTP.
+    fn desired(friends: bool) -> KernelState {
+        let rows: BTreeMap<RowKey, _> =
+            Direction::BOTH.into_iter().map(|way| (key(FRIENDS, way), http())).collect();
+        let peers = friends.then_some((IpAddr::from(FRIEND4), FRIENDS));
+        KernelState {
+            rows,
+            cidrs: BTreeMap::new(),
+            peers: peers.into_iter().collect(),
+            endpoints: BTreeMap::from([(IFINDEX, endpoint(TABLE, BOTH, false))]),
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        remove(&self.dir, Path::new("/nonexistent")).unwrap();
+        for version in ["v1", "v2"] {
+            for folder in ["maps", "links", "programs", ""] {
+                let _absent = fs::remove_dir(self.dir.join(version).join(folder));
+            }
+        }
+        let _absent = fs::remove_dir(&self.dir);
+    }
+}
+
+fn begin(agent: &mut Kernel, state: &KernelState) {
+    let plan = agent.difference(state).unwrap();
+    let applied = agent.apply(&plan);
+    assert!(applied.failures.is_empty(), "{:?}", applied.failures);
+    agent.set_armed().unwrap();
+}
+
+#[test]
+fn an_interface_is_known_after_agents_that_died_before_they_attached() {
+    let node = Node::new();
+    begin(&mut node.agent(), &Node::desired(true));
+    // Two that die before their first plan.
+    drop(node.agent());
+    drop(node.agent());
+    let mut agent = node.agent();
+    assert!(agent.carries_ours(IFINDEX), "its programs are those of the agent before the last two");
+    begin(&mut agent, &Node::desired(true));
+    // Of agents whose programs are nowhere nothing is kept.
+    assert_eq!(fs::read_dir(node.dir.join("v2/programs")).unwrap().count(), 2);
+}
+
+#[test]
+fn flows_are_judged_anew_after_an_agent_that_died_in_the_middle_of_a_plan() {
+    let node = Node::new();
+    let mut agent = node.agent();
+    begin(&mut agent, &Node::desired(true));
+    drop(agent);
+    let agent = node.agent();
+    let rejudged = |plan: &Plan| plan.endpoints_set.iter().any(|endpoint| endpoint.rejudge);
+    assert!(!rejudged(&agent.difference(&Node::desired(true)).unwrap()), "nothing has changed");
+    drop(agent);
+    let mut agent = node.agent();
+    // The friends are gone; not all of the plan can be written before the agent dies.
+    let nowhere = EndpointPlan {
+        ifindex: 99,
+        interface: Arc::from("nowhere"),
+        ..endpoint(TABLE, BOTH, false)
+    };
+    let applied = agent.apply(&Plan {
+        peers_removed: vec![IpAddr::from(FRIEND4)],
+        endpoints_set: vec![nowhere],
+        ..Plan::default()
+    });
+    assert!(!applied.failures.is_empty() && agent.incomplete());
+    drop(agent);
+    let agent = node.agent();
+    let plan = agent.difference(&Node::desired(false)).unwrap();
+    assert!(plan.peers_removed.is_empty(), "that was written");
+    assert!(rejudged(&plan), "who knows what was not");
+}
+
+/// Makes the pins those of version 1.
+fn pretend_v1(dir: &Path) {
+    fs::rename(dir.join("v2"), dir.join("v1")).unwrap();
+    let data = MapData::from_pin(dir.join("v1/maps").join(MAP_META)).unwrap();
+    let mut meta: Array<MapData, Meta> = Map::Array(data).try_into().unwrap();
+    let old = Meta { abi: 1, ..meta.get(&0, 0).unwrap() };
+    meta.set(0, old, 0).unwrap();
+}
+
+#[test]
+fn the_removal_of_the_version_before_goes_on_wherever_it_was_interrupted() {
+    // The obstacle is the last pin of the folder, or the first.
+    for early in [true, false] {
+        let node = Node::new();
+        let obstacle = |version: &str| node.dir.join(version).join("maps/obstacle");
+        if early {
+            fs::create_dir_all(obstacle("v2")).unwrap();
+        }
+        begin(&mut node.agent(), &Node::desired(true));
+        pretend_v1(&node.dir);
+        if !early {
+            fs::create_dir(obstacle("v1")).unwrap();
+        }
+        let mut agent = node.agent();
+        begin(&mut agent, &Node::desired(true));
+        assert!(agent.finish_upgrade().is_err(), "not everything can be deleted");
+        drop(agent);
+        fs::remove_dir(obstacle("v1")).unwrap();
+        let mut agent = node.agent();
+        begin(&mut agent, &Node::desired(true));
+        agent.finish_upgrade().unwrap();
+        assert!(!node.dir.join("v1").exists());
+    }
+}
+
+#[test]
+fn what_the_version_before_armed_and_nobody_speaks_for_is_closed_and_the_upgrade_ends() {
+    let node = Node::new();
+    begin(&mut node.agent(), &Node::desired(true));
+    pretend_v1(&node.dir);
+    let mut agent = node.agent();
+    let nothing = KernelState::default();
+    begin(&mut agent, &nothing);
+    assert_eq!(agent.close_unclaimed(&nothing), [IFINDEX]);
+    agent.finish_upgrade().unwrap();
+    assert!(!agent.upgrading(), "nothing is left that the version before enforces on");
+    assert!(agent.is_attached(IFINDEX) && !node.dir.join("v1").exists());
+}
