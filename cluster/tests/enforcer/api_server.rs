@@ -96,7 +96,7 @@ pub(crate) fn away(world: &World) {
         wait_until_live(world, &node);
     }
     world.expect("with the API server again", &as_said);
-    let tries = held.end(world);
+    let tries = held.end();
     println!("  open connection: {} answers, slowest {:.1} ms", tries.ok, tries.slowest);
     assert!(tries.ok > 20 && tries.failed == 0, "{tries:?}");
     space.policy("server-of-friends", from("stranger"));

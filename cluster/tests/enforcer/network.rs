@@ -7,10 +7,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{
-    namespace::Pod,
-    world::{Container, World},
-};
+use crate::{namespace::Pod, world::World};
 
 /// What a client's tries came to.
 #[derive(Clone, Debug, Default)]
@@ -125,28 +122,21 @@ impl World {
     /// Starts a client in a pod that goes on until it is told to end.
     pub(crate) fn start_client(&self, from: &Pod, to: &Pod, port: u16, flags: &[&str]) -> Client {
         let target = format!("{}:{port}", to.address);
-        let words = [&["/workload", "connect", &target], flags].concat();
-        let (mut command, name) = self.command(&from.container, &words);
-        let process = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
-        Client { process, name, container: from.container.clone() }
+        let words = [&["/workload", "connect", &target, "--until-eof"], flags].concat();
+        let mut command = self.command(&from.container, &words);
+        Client(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap())
     }
 }
 
 /// A client that goes on.
 #[derive(Debug)]
-pub(crate) struct Client {
-    process: Child,
-    name: String,
-    container: Container,
-}
+pub(crate) struct Client(Child);
 
 impl Client {
     /// Ends it and counts.
-    pub(crate) fn end(self, world: &World) -> Tries {
-        let Self { process, name, container } = self;
-        let runtime = ["ctr", "--namespace", "k8s.io", "tasks", "kill", "--signal", "SIGTERM"];
-        let words = [&runtime[..], &["--exec-id", &name, &container.id]].concat();
-        world.cluster.run_in(&container.node, &words).unwrap();
+    pub(crate) fn end(self) -> Tries {
+        let Self(mut process) = self;
+        drop(process.stdin.take());
         let output = process.wait_with_output().unwrap();
         Tries::read(&String::from_utf8_lossy(&output.stdout))
     }

@@ -104,7 +104,7 @@ pub(crate) fn updates(world: &World) {
         let (mut ok, mut failed, mut slowest) = (0, 0, 0_f64);
         let mut lines = Vec::new();
         for client in clients {
-            let tries = client.end(world);
+            let tries = client.end();
             ok += tries.ok;
             failed += tries.failed;
             slowest = slowest.max(tries.slowest);

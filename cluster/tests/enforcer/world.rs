@@ -4,7 +4,6 @@ use std::{
     env, fs,
     path::{Path, PathBuf},
     process::Command,
-    sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -184,21 +183,21 @@ impl World {
         Ok(Agent { pod: format!("the agent of {node}"), container })
     }
 
-    /// A program in a container. Without the API server: the runtime of its node is asked.
-    pub(crate) fn command(&self, container: &Container, words: &[&str]) -> (Command, String) {
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("test-{}-{number}", std::process::id());
-        let runtime =
-            ["ctr", "--namespace", "k8s.io", "tasks", "exec", "--exec-id", &name, &container.id];
-        (self.cluster.exec(&container.node, &[&runtime, words].concat()).unwrap(), name)
+    /// A program in a container's network and file system. Without the API server, and without the
+    /// runtime's way of running programs, which may lose what one writes just before its end.
+    pub(crate) fn command(&self, container: &Container, words: &[&str]) -> Command {
+        const ENTER: &str = "ctr -n k8s.io tasks ls | { while read -r id pid state; do \
+             [ \"$id\" = \"$0\" ] && process=$pid; done; echo $process; }";
+        let script =
+            format!("exec nsenter --target \"$({ENTER})\" --mount --net --root --wd -- \"$@\"");
+        let shell = ["sh", "-c", &script, &container.id];
+        self.cluster.exec(&container.node, &[&shell, words].concat()).unwrap()
     }
 
     /// Runs a program in a container; gives whether its exit code was 0, its output and what it had
     /// to say about errors.
     pub(crate) fn exec(&self, container: &Container, words: &[&str]) -> (bool, String, String) {
-        let (mut command, _) = self.command(container, words);
-        let output = command.output().unwrap();
+        let output = self.command(container, words).output().unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         (output.status.success(), text(&output.stdout), text(&output.stderr))
     }

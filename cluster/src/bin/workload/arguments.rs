@@ -7,7 +7,8 @@ pub(crate) const USAGE: &str = "usage:
   workload pause | idle          waits until it is asked to end
   workload serve --port PORT...  answers TCP and UDP with the pod's name
   workload connect ADDRESS:PORT [--udp] [--hold] [--rate PER_SECOND] [--for SECONDS]
-                   [--timeout SECONDS] [--first-act] [--parallel CLIENTS] [--expect ok|failed]";
+                   [--timeout SECONDS] [--first-act] [--parallel CLIENTS] [--expect ok|failed]
+                   [--until-eof]";
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq)]
@@ -68,6 +69,8 @@ pub(crate) struct ConnectOptions {
     pub(crate) parallel: u32,
     /// What should become of every try: others alone are written then, and are failures.
     pub(crate) expect: Option<Outcome>,
+    /// Ends when standard input does.
+    pub(crate) until_eof: bool,
 }
 
 impl Action {
@@ -115,11 +118,13 @@ fn connect(mut words: impl Iterator<Item = String>) -> Result<ConnectOptions, St
         first_act: false,
         parallel: 1,
         expect: None,
+        until_eof: false,
     };
     while let Some(word) = words.next() {
         match word.as_str() {
             "--udp" => options.protocol = Protocol::Udp,
             "--hold" => options.hold = true,
+            "--until-eof" => options.until_eof = true,
             "--first-act" => options.first_act = true,
             "--rate" => options.interval = per_second(value(&mut words, &word)?)?,
             "--for" => options.duration = Some(seconds(value(&mut words, &word)?)?),

@@ -8,7 +8,7 @@ mod connect;
 mod serve;
 
 use std::{
-    env,
+    env, io,
     process::{ExitCode, exit},
     thread,
 };
@@ -47,6 +47,14 @@ fn main() -> ExitCode {
             || {}
         }
         Action::Connect(options) => {
+            if options.until_eof {
+                // An error is an end, too.
+                thread::spawn(|| {
+                    io::copy(&mut io::stdin(), &mut io::sink()).ok();
+                    connect::summarise();
+                    exit(0)
+                });
+            }
             thread::spawn(move || exit(connect::run(&options)));
             connect::summarise
         }
