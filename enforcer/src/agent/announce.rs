@@ -31,7 +31,7 @@ pub(super) struct Announcing {
     taint: Option<ApiServer>,
     known: Troubles,
     /// State that was looked at last.
-    seen: Option<(u64, (bool, bool, usize))>,
+    seen: Option<(u64, (bool, u64, usize))>,
     looked: Option<Instant>,
     tasks: JoinSet<()>,
 }
@@ -68,7 +68,7 @@ impl Announcing {
             self.tasks.spawn(taint::remove(api, self.node.clone()));
         }
         // A map that is full, a switch or another enforcer change nothing else.
-        let besides = (core.kernel.incomplete(), core.break_glass.is_open(), core.rivals.len());
+        let besides = (core.kernel.incomplete(), core.break_glass.state(), core.rivals.len());
         let state = (core.changes(), besides);
         let soon = self.looked.is_some_and(|looked| now - looked < SELDOM);
         if self.events.is_none() || self.seen == Some(state) || soon {

@@ -66,9 +66,11 @@ impl BreakGlass {
         self.endpoints.values().map(|(pod, until)| (&**pod, self.wall(*until)))
     }
 
-    /// Whether anything is switched off.
-    pub(super) fn is_open(&self) -> bool {
-        self.node.is_some() || !self.endpoints.is_empty()
+    /// What is switched off and until when, as a number that changes with it.
+    pub(super) fn state(&self) -> u64 {
+        let untils =
+            self.endpoints.iter().map(|(at, (_, until))| until.wrapping_mul(u64::from(*at)));
+        untils.chain(self.node).fold(0, u64::wrapping_add)
     }
 
     /// Why the answer of a status is no; `None` if all is enforced.
