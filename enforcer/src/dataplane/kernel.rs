@@ -249,6 +249,7 @@ impl Kernel {
         let now = &interface.peer_addresses;
         let armed = self.endpoints.by_ifindex.get(&interface.ifindex);
         armed.is_some_and(|armed| !armed.starting || now.is_empty() || armed.addresses == *now)
+            && self.carries_ours(interface.ifindex)
     }
 
     /// Closes interfaces whose pods cannot be known yet: nothing passes but what the node sends.
@@ -263,10 +264,18 @@ impl Kernel {
             rejudge: false,
             starting: true,
         };
-        self.apply(&Plan {
+        // A record without programs is of an earlier interface under the same index: its flows and
+        // its generation are not this one's.
+        let indices = interfaces.iter().map(|interface| interface.ifindex);
+        let earlier = indices.filter(|ifindex| !self.carries_ours(*ifindex)).collect();
+        let mut applied = self.apply(&Plan { endpoints_removed: earlier, ..Plan::default() });
+        let closed = self.apply(&Plan {
             endpoints_set: interfaces.iter().map(endpoint).collect(),
             ..Plan::default()
-        })
+        });
+        applied.failures.extend(closed.failures);
+        applied.armed.extend(closed.armed);
+        applied
     }
 
     /// Whether an interface has programs of ours, an earlier agent's included, however attached.

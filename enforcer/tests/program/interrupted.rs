@@ -9,17 +9,19 @@ use std::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
+    time::Duration,
 };
 
 use aya::maps::{Array, Map, MapData};
 use enforcer::{
     cluster::{
         KernelState,
+        event::Interface,
         plan::{EndpointPlan, Plan},
     },
     dataplane::{AttachMode, Kernel, KernelConfig, remove},
 };
-use enforcer_common::abi::{Direction, MAP_META, Meta, RowKey};
+use enforcer_common::abi::{CtEntry, CtKey4, Direction, MAP_META, Meta, RowKey};
 
 use crate::lab::{FRIEND4, FRIENDS, IFINDEX, TABLE, endpoint, http, key};
 
@@ -177,4 +179,35 @@ fn what_the_version_before_armed_and_nobody_speaks_for_is_closed_and_the_upgrade
     agent.finish_upgrade().unwrap();
     assert!(!agent.upgrading(), "nothing is left that the version before enforces on");
     assert!(agent.is_attached(IFINDEX) && !node.dir.join("v1").exists());
+}
+
+#[test]
+fn a_new_interface_under_the_index_of_an_armed_one_is_closed_and_inherits_nothing() {
+    let node = Node::new();
+    let mut agent = node.agent();
+    begin(&mut agent, &Node::desired(true));
+    let flow = CtKey4 { ifindex: IFINDEX, ..CtKey4::default() };
+    agent.set_flow4(&flow, &CtEntry { last_seen: u64::MAX, ..CtEntry::default() }).unwrap();
+    drop(agent);
+    let interface = Interface {
+        ifindex: IFINDEX,
+        name: Arc::from("lo"),
+        peer_addresses: vec![IpAddr::from(FRIEND4)],
+        kind: Arc::from("veth"),
+    };
+    let mut agent = node.agent();
+    assert!(agent.knows_addresses(&interface), "the one that was armed");
+    for link in fs::read_dir(node.dir.join("v2/links")).unwrap() {
+        fs::remove_file(link.unwrap().path()).unwrap();
+    }
+    while agent.carries_ours(IFINDEX) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(!agent.knows_addresses(&interface), "without our programs it is another");
+    let applied = agent.close_starting(std::slice::from_ref(&interface), false);
+    assert!(applied.failures.is_empty(), "{:?}", applied.failures);
+    assert!(agent.carries_ours(IFINDEX) && agent.knows_addresses(&interface));
+    let found = agent.found();
+    assert!(found.iter().all(|one| one.starting && one.addresses == interface.peer_addresses));
+    assert_eq!((found.len(), agent.flow4(&flow)), (1, None));
 }
