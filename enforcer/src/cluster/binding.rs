@@ -6,7 +6,7 @@ use std::{net::IpAddr, sync::Arc};
 use super::{
     event::{Pod, Sandbox},
     interfaces::{Arrival, Entry, Interfaces},
-    objects::Objects,
+    objects::{Objects, is_on_pod_network},
     sandboxes::Sandboxes,
     start::Start,
 };
@@ -17,8 +17,11 @@ const ENFORCEABLE: &str = "veth";
 /// What said whose an interface is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum BoundBy {
-    /// The runtime: its word counts for the pod's addresses too, before the API has them.
-    Sandbox,
+    /// The runtime, then: its word counts for the pod's addresses too, before the API has them.
+    Sandbox {
+        /// See [`Sandbox::told`].
+        told: i64,
+    },
     /// The addresses of its peer.
     Addresses,
 }
@@ -120,7 +123,7 @@ impl Entry {
         let armed = self.arrival == Arrival::Adopted || sandbox.addresses.is_empty();
         let addresses = if armed { &self.deciding } else { &sandbox.addresses };
         let (pod, addresses) = (Arc::clone(pod), addresses.clone());
-        Some(Binding::Bound { pod, addresses, by: BoundBy::Sandbox })
+        Some(Binding::Bound { pod, addresses, by: BoundBy::Sandbox { told: sandbox.told } })
     }
 }
 
@@ -130,17 +133,28 @@ impl Interfaces {
             return binding;
         }
         match claim(entry, known) {
-            Claim::Expected(sandbox) if entry.arrival == Arrival::Younger => {
-                match self.judge_by_addresses(ifindex, entry, known) {
+            Claim::Expected(sandbox) => {
+                let binding = self.judge_by_addresses(ifindex, entry, known);
+                match (&binding, entry.arrival) {
                     // A static pod's object has another UID than the kubelet gave its sandbox.
-                    bound @ Binding::Bound { .. } if bound.is_named(sandbox) => bound,
-                    _ => self.starting(entry, known, Some(sandbox)),
+                    (Binding::Bound { .. }, _) if binding.is_named(sandbox) => binding,
+                    (_, Arrival::Younger) => self.starting(entry, known, Some(sandbox)),
+                    (Binding::Bound { .. }, Arrival::Older) => Binding::Waiting,
+                    (Binding::Bound { pod, .. }, Arrival::Adopted) => Binding::Closed {
+                        reason: format!(
+                            "the runtime says that it belongs to pod {}/{}, which no object \
+                             speaks for, and its addresses are now those of pod {}",
+                            sandbox.pod.namespace,
+                            sandbox.pod.name,
+                            name(pod)
+                        ),
+                        addresses: armed(entry),
+                    },
+                    _ => binding,
                 }
             }
             Claim::Ambiguous(reason) => Binding::Closed { reason, addresses: armed(entry) },
-            Claim::Expected(_) | Claim::Pod(..) | Claim::None => {
-                self.judge_by_addresses(ifindex, entry, known)
-            }
+            Claim::Pod(..) | Claim::None => self.judge_by_addresses(ifindex, entry, known),
         }
     }
 
@@ -255,14 +269,19 @@ impl Interfaces {
 }
 
 /// What the runtime says. Of several sandboxes those count whose pod is there with that UID, and
-/// of these the one that was told last: files of sandboxes that died may be left.
+/// of these the one that was told last: files of sandboxes that died may be left. Of one name the
+/// last UID counts, also while its object has not come.
 fn claim<'a>(entry: &Entry, known: &Knowledge<'a>) -> Claim<'a> {
-    let mut claims = known.sandboxes.claims(&entry.interface);
+    let mut claims = known.sandboxes.claims(entry);
     claims.sort_by_key(|sandbox| std::cmp::Reverse(sandbox.told));
     let Some(last) = claims.first().copied() else { return Claim::None };
-    let mut live = claims.iter().filter_map(|sandbox| {
+    let is_succeeded = |sandbox: &Sandbox| {
+        let last = claims.iter().find(|other| other.pod == sandbox.pod);
+        last.is_some_and(|last| last.uid != sandbox.uid && last.told > sandbox.told)
+    };
+    let mut live = claims.iter().filter(|sandbox| !is_succeeded(sandbox)).filter_map(|sandbox| {
         let pod = known.objects.pod(&sandbox.pod)?;
-        (pod.uid == sandbox.uid && !pod.host_network && known.is_here(pod))
+        (pod.uid == sandbox.uid && is_on_pod_network(pod) && known.is_here(pod))
             .then_some((pod, *sandbox))
     });
     match (live.next(), live.next()) {

@@ -16,7 +16,7 @@ use super::{
     class::Classes,
     enforcement::Enforcement,
     event::{Event, Labels, Namespace, ObjectKey, Pod, StartPolicy},
-    interfaces::{Arrival, Entry, Installed, Interfaces, canonical},
+    interfaces::{Arrival, Installed, Interfaces, canonical},
     objects::{Objects, PodChange},
     rules::Rules,
     sandboxes::{self, Sandboxes},
@@ -179,16 +179,13 @@ impl Index {
                 start: &self.start,
                 node: self.node.as_deref(),
             };
+            let before = self.interfaces.by_sandbox(ifindex);
             if !self.interfaces.decide(ifindex, &knowledge) {
                 continue;
             }
             self.dirty.endpoints.insert(ifindex);
             // What the runtime gave a pod is the pod's, also before its object says so.
-            if let Some(Entry {
-                binding: Binding::Bound { pod, by: BoundBy::Sandbox, .. }, ..
-            }) = self.interfaces.entries.get(&ifindex)
-            {
-                let key = pod.key.clone();
+            for key in before.into_iter().chain(self.interfaces.by_sandbox(ifindex)) {
                 self.set_again(&key, &mut undecided);
             }
         }
@@ -200,7 +197,7 @@ impl Index {
         if let Some(installed) = entry.installed {
             self.dirty.gone.insert(ifindex, installed);
         }
-        if let Binding::Bound { pod, by: BoundBy::Sandbox, .. } = &entry.binding {
+        if let Binding::Bound { pod, by: BoundBy::Sandbox { .. }, .. } = &entry.binding {
             self.set_again(&pod.key, undecided);
         }
     }
@@ -219,14 +216,15 @@ impl Index {
         if pod.is_none() {
             self.reported.remove(key);
         }
+        let mut given = Vec::new();
         let pod = pod.map(|mut pod| {
             pod.addresses = canonical(&pod.addresses);
-            self.add_given(&mut pod);
+            given = self.add_given(&mut pod);
             pod.ports.sort_unstable();
             pod.ports.dedup();
             pod
         });
-        let Some(PodChange { old, new }) = self.objects.set_pod(key, pod) else { return };
+        let Some(PodChange { old, new }) = self.objects.set_pod(key, pod, given) else { return };
         for pod in old.iter().chain(&new) {
             self.dirty.addresses.extend(&pod.addresses);
             undecided.extend(self.interfaces.sharing(&pod.addresses));
@@ -240,16 +238,17 @@ impl Index {
         }
     }
 
-    /// Adds the addresses that the runtime gave a pod to those that its object has.
-    fn add_given(&mut self, pod: &mut Pod) {
+    /// Adds the addresses that the runtime gave a pod to those that its object has. Returns them.
+    fn add_given(&mut self, pod: &mut Pod) -> Vec<IpAddr> {
         let given = self.interfaces.given(&pod.key, &pod.uid);
         if given.is_empty() {
             self.reported.remove(&pod.key);
-            return;
+            return given;
         }
         self.reported.insert(pod.key.clone(), pod.addresses.clone());
-        pod.addresses.extend(given);
+        pod.addresses.extend(&given);
         pod.addresses = canonical(&pod.addresses);
+        given
     }
 
     fn set_namespace(&mut self, name: &Arc<str>, labels: Option<Labels>) {

@@ -169,13 +169,21 @@ impl Interfaces {
         for ifindex in self.by_pod.get(pod).into_iter().flatten() {
             if let Some(Entry { binding: Binding::Bound { pod, addresses, by }, .. }) =
                 self.entries.get(ifindex)
-                && *by == BoundBy::Sandbox
+                && matches!(by, BoundBy::Sandbox { .. })
                 && *pod.uid == *uid
             {
                 given.extend(addresses);
             }
         }
         given
+    }
+
+    /// The pod of an interface, if the runtime told of it.
+    pub(super) fn by_sandbox(&self, ifindex: u32) -> Option<ObjectKey> {
+        match &self.entries.get(&ifindex)?.binding {
+            Binding::Bound { pod, by: BoundBy::Sandbox { .. }, .. } => Some(pod.key.clone()),
+            _ => None,
+        }
     }
 
     /// Interfaces that have one of these addresses, by address.
@@ -216,21 +224,18 @@ impl Interfaces {
     }
 
     /// Decides whose an interface is, unless that is decided; what was told by addresses only, the
-    /// runtime may correct. Returns whether something changed.
+    /// runtime may correct, and what it told before. Returns whether something changed.
     pub(super) fn decide(&mut self, ifindex: u32, knowledge: &Knowledge<'_>) -> bool {
         let Some(entry) = self.entries.get(&ifindex) else { return false };
         let binding = match &entry.binding {
-            Binding::Bound { by: BoundBy::Sandbox, .. } => return false,
-            Binding::Bound { pod, by: BoundBy::Addresses, .. } => {
-                match entry.by_sandbox(knowledge) {
-                    Some(binding) => {
-                        let key = pod.key.clone();
-                        self.unbind(ifindex, &key);
-                        binding
-                    }
-                    None => return false,
+            Binding::Bound { pod, by, .. } => match entry.by_sandbox(knowledge) {
+                Some(binding) if is_later(&binding, *by) => {
+                    let key = pod.key.clone();
+                    self.unbind(ifindex, &key);
+                    binding
                 }
-            }
+                _ => return false,
+            },
             _ => self.judge(ifindex, entry, knowledge),
         };
         if self.entries.get(&ifindex).is_some_and(|entry| entry.binding == binding) {
@@ -243,6 +248,17 @@ impl Interfaces {
             entry.binding = binding;
         }
         true
+    }
+}
+
+/// Whether the runtime's word is later than what a binding rests on.
+fn is_later(word: &Binding, by: BoundBy) -> bool {
+    match (word, by) {
+        (
+            Binding::Bound { by: BoundBy::Sandbox { told }, .. },
+            BoundBy::Sandbox { told: before },
+        ) => *told > before,
+        (_, by) => by == BoundBy::Addresses,
     }
 }
 

@@ -35,19 +35,30 @@ pub(super) struct Namespace {
 #[derive(Debug, Default)]
 pub(super) struct Address {
     /// Unfinished pods of the pod network that claim it.
-    pub(super) claims: Vec<Arc<Pod>>,
+    pub(super) claims: Vec<Claim>,
     /// Whose it was in the last plan.
     pub(super) owner: Option<Arc<Pod>>,
     /// Its class in the last plan, if it had an entry of its own.
     pub(super) class: Option<ClassId>,
 }
 
+/// A pod's claim to an address.
+#[derive(Debug)]
+pub(super) struct Claim {
+    pod: Arc<Pod>,
+    /// The runtime gave it to the pod, on this node; an object may still say what was before.
+    given: bool,
+}
+
 impl Address {
-    /// Of two unfinished pods that claim one address, the later-started counts.
+    /// Of two unfinished pods that claim one address, the later-started counts; before those that
+    /// only objects speak for, the one that has it here.
     pub(super) fn winner(&self) -> Option<&Arc<Pod>> {
-        self.claims
-            .iter()
-            .max_by(|a, b| (a.started, &a.uid, &a.key).cmp(&(b.started, &b.uid, &b.key)))
+        fn rank(Claim { pod, given }: &Claim) -> (bool, i64, &str, &ObjectKey) {
+            (*given, pod.started, &pod.uid, &pod.key)
+        }
+        let best = self.claims.iter().max_by(|a, b| rank(a).cmp(&rank(b)));
+        best.map(|claim| &claim.pod)
     }
 }
 
@@ -70,6 +81,8 @@ pub(super) struct Objects {
     pub(super) addresses: BTreeMap<IpAddr, Address>,
     pub(super) pods: usize,
     pub(super) policies: usize,
+    /// Addresses that the runtime gave to pods of this node.
+    given: HashMap<ObjectKey, Vec<IpAddr>>,
 }
 
 impl Objects {
@@ -106,14 +119,20 @@ impl Objects {
         changed
     }
 
-    /// Stores a pod (`None`: it is gone) and its claims. Returns nothing if nothing
-    /// changed.
-    pub(super) fn set_pod(&mut self, key: &ObjectKey, pod: Option<Pod>) -> Option<PodChange> {
+    /// Stores a pod (`None`: it is gone) and its claims; `given` are those of its addresses that it
+    /// has from the runtime. Returns nothing if nothing changed.
+    pub(super) fn set_pod(
+        &mut self,
+        key: &ObjectKey,
+        pod: Option<Pod>,
+        given: Vec<IpAddr>,
+    ) -> Option<PodChange> {
+        let same_given = self.given.get(key).map_or(&[][..], Vec::as_slice) == given;
         if pod.is_none() && !self.namespaces.contains_key(&key.namespace) {
             return None;
         }
         let entry = self.namespace(&key.namespace);
-        if entry.pods.get(&key.name).map(|old| &**old) == pod.as_ref() {
+        if same_given && entry.pods.get(&key.name).map(|old| &**old) == pod.as_ref() {
             return None;
         }
         let new = pod.map(Arc::new);
@@ -126,14 +145,20 @@ impl Objects {
         for pod in old.iter().filter(|pod| is_on_pod_network(pod)) {
             for address in &pod.addresses {
                 if let Some(entry) = self.addresses.get_mut(address) {
-                    entry.claims.retain(|claim| claim.key != pod.key);
+                    entry.claims.retain(|claim| claim.pod.key != pod.key);
                 }
             }
         }
         for pod in new.iter().filter(|pod| is_on_pod_network(pod)) {
             for address in &pod.addresses {
-                self.addresses.entry(*address).or_default().claims.push(Arc::clone(pod));
+                let claim = Claim { pod: Arc::clone(pod), given: given.contains(address) };
+                self.addresses.entry(*address).or_default().claims.push(claim);
             }
+        }
+        if given.is_empty() {
+            self.given.remove(key);
+        } else {
+            self.given.insert(key.clone(), given);
         }
         Some(PodChange { old, new })
     }

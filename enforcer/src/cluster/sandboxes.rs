@@ -9,8 +9,8 @@ use std::{
 };
 
 use super::{
-    event::{Interface, ObjectKey, Sandbox},
-    interfaces::{Interfaces, canonical},
+    event::{ObjectKey, Sandbox},
+    interfaces::{Entry, Interfaces, canonical},
 };
 
 /// All sandboxes, a few hundred at most: they are looked through.
@@ -36,15 +36,16 @@ impl Sandboxes {
         self.by_id.get(id)
     }
 
-    /// Those that claim an interface: by its name; where none does, by exactly its addresses.
-    pub(super) fn claims(&self, interface: &Interface) -> Vec<&Arc<Sandbox>> {
+    /// Those that claim an interface: by its name; where none does, by exactly its addresses, as
+    /// they were when it was bound.
+    pub(super) fn claims(&self, entry: &Entry) -> Vec<&Arc<Sandbox>> {
         let all = || self.by_id.values();
         let by_name: Vec<_> =
-            all().filter(|sandbox| sandbox.interfaces.contains(&interface.name)).collect();
-        if !by_name.is_empty() || interface.peer_addresses.is_empty() {
+            all().filter(|sandbox| sandbox.interfaces.contains(&entry.interface.name)).collect();
+        if !by_name.is_empty() || entry.deciding.is_empty() {
             return by_name;
         }
-        let addresses = set(&canonical(&interface.peer_addresses));
+        let addresses = set(&entry.deciding);
         all()
             .filter(|sandbox| sandbox.interfaces.is_empty() && set(&sandbox.addresses) == addresses)
             .collect()

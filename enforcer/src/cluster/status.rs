@@ -180,7 +180,7 @@ impl Index {
     }
 
     fn is_sandboxs(&self, entry: &Entry, uid: &str) -> bool {
-        self.sandboxes.claims(&entry.interface).iter().any(|sandbox| *sandbox.uid == *uid)
+        self.sandboxes.claims(entry).iter().any(|sandbox| *sandbox.uid == *uid)
     }
 
     fn endpoint_status(&self, ifindex: u32, entry: &Entry) -> Option<EndpointStatus> {

@@ -5,6 +5,7 @@ mod enforcement;
 mod kernel;
 mod naive;
 mod random;
+mod reuse;
 mod scale;
 mod scenarios;
 mod semantics;

@@ -54,6 +54,8 @@ pub(super) enum Word {
 #[derive(Debug)]
 struct Entry {
     version: u64,
+    /// The newest version that the own lane has told. A newer one may be of another node's pod.
+    own: u64,
     /// Lanes that have it.
     lanes: u8,
     /// Whether it has been understood in some version.
@@ -94,13 +96,17 @@ impl Lanes {
         match self.entries.get_mut(key) {
             Some(entry) => {
                 entry.lanes |= lane.bit();
+                if lane == Lane::Own {
+                    entry.own = version;
+                }
                 if version <= entry.version && version != 0 {
                     return Word::Stale;
                 }
                 entry.version = version;
             }
             None => {
-                let entry = Entry { version, lanes: lane.bit(), understood: false };
+                let own = if lane == Lane::Own { version } else { 0 };
+                let entry = Entry { version, own, lanes: lane.bit(), understood: false };
                 self.entries.insert(key.clone(), entry);
             }
         }
@@ -123,7 +129,9 @@ impl Lanes {
             return false;
         };
         if entry.version > version && version != 0 {
-            // The word about a predecessor of the same name, or one that another has overtaken.
+            // The word about a predecessor of the same name, or one that another has overtaken:
+            // this lane would have told of the successor after that.
+            entry.lanes &= !lane.bit();
             return false;
         }
         entry.lanes &= !lane.bit();
@@ -141,7 +149,7 @@ impl Lanes {
     /// nothing.
     pub(super) fn listing(&mut self, lane: Lane, version: u64) {
         if version < self.told[lane as usize] {
-            self.entries.values_mut().for_each(|entry| entry.version = 0);
+            self.entries.values_mut().for_each(|entry| (entry.version, entry.own) = (0, 0));
             self.gone.clear();
             self.told = [0; 2];
         }
@@ -159,15 +167,22 @@ impl Lanes {
                 return None;
             }
             entry.lanes &= !lane.bit();
-            // Of what it does not have the general lane cannot tell whether it has only finished.
+            // Of what it does not have the general lane cannot tell whether it has only finished,
+            // and the own lane not whether it was made anew on another node.
             let is_gone = entry.lanes == 0
-                || (lane == Lane::Own && (entry.version <= version || version == 0));
+                || (lane == Lane::Own
+                    && entry.own >= entry.version
+                    && (entry.version <= version || version == 0));
             is_gone.then(|| key.clone())
         };
         let gone: Vec<_> = self.entries.iter_mut().filter_map(missing).collect();
         for key in &gone {
             self.entries.remove(key);
-            self.remember(lane, key, version);
+            // What the own lane's list does not have may be on another node as of that version:
+            // the general lane tells the end of its predecessor first.
+            if lane == Lane::General {
+                self.remember(lane, key, version);
+            }
         }
         self.seen(lane, version);
         gone
@@ -285,6 +300,36 @@ mod tests {
         pods.applied(General, &key("newer"), 30);
         assert_eq!(pods.listed(Own, &listed(&[]), 20), []);
         assert_eq!(pods.len(), 1);
+    }
+
+    #[test]
+    fn a_pod_made_anew_on_another_node_is_the_general_lanes() {
+        let nothing = HashSet::new();
+        let known = || {
+            let mut pods = pods();
+            pods.applied(General, &key("a"), 5);
+            pods.applied(Own, &key("a"), 5);
+            pods
+        };
+        let moved = || {
+            let mut pods = known();
+            assert!(!pods.deleted(General, &key("a"), 9));
+            assert_eq!(pods.applied(General, &key("a"), 11), Word::News);
+            pods
+        };
+        let mut late = moved();
+        assert!(!late.deleted(Own, &key("a"), 9), "the predecessor's end");
+        assert_eq!(late.listed(Own, &nothing, 20), []);
+        assert!(late.deleted(General, &key("a"), 30), "nobody else has it");
+        let mut listed = moved();
+        assert_eq!(listed.listed(Own, &nothing, 20), [], "it is not on this node");
+        assert!(listed.deleted(General, &key("a"), 30));
+        // The own lane is ahead by a whole list.
+        let mut ahead = known();
+        assert_eq!(ahead.listed(Own, &nothing, 20), [key("a")]);
+        assert!(!ahead.deleted(General, &key("a"), 9));
+        assert_eq!(ahead.applied(General, &key("a"), 11), Word::News);
+        assert!(ahead.deleted(General, &key("a"), 30));
     }
 
     #[test]
