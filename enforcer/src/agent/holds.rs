@@ -10,7 +10,8 @@ use tokio::sync::{mpsc, oneshot};
 use super::core::Core;
 use crate::{
     cluster::{SandboxState, event},
-    dataplane,
+    dataplane::{self, DataplaneError, netlink::Discovery},
+    error_chain,
     gate::{Arming, Held, Sandbox},
     metrics::Metrics,
     source::cni::CniCache,
@@ -91,6 +92,32 @@ impl Hold {
         // The runtime may have given the sandbox up.
         let _given_up = self.answer.send(held);
     }
+}
+
+/// Takes in that the gate asks. All is looked at first: a pod's UID may still be known by the
+/// interfaces of its sandbox before, and those of this one may not be known yet.
+///
+/// # Errors
+/// If what was found cannot be brought into force.
+pub(super) fn take(
+    core: &mut Core,
+    discovery: &mut Discovery,
+    hold: Hold,
+) -> Result<(), DataplaneError> {
+    let events = match discovery.rescan() {
+        Ok(events) => events,
+        Err(error) => {
+            let reason = format!("the node's interfaces cannot be read: {}", error_chain(&error));
+            hold.answer(Held::NotInTime(reason));
+            return Ok(());
+        }
+    };
+    for event in events {
+        core.discovered(event)?;
+    }
+    core.sandboxes_changed();
+    core.hold(hold);
+    Ok(())
 }
 
 /// Sandboxes that only the gate has told of, at most: a bound interface needs no word any more.

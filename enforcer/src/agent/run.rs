@@ -22,7 +22,7 @@ use super::{
     dns::ClusterDns,
     found::{Found, Look},
     handover,
-    holds::Doorkeeper,
+    holds::{self, Doorkeeper},
     open_gate::OpenGate,
     questions::{self, Asked, Handle, Waiting, answer, ask},
     report,
@@ -348,7 +348,7 @@ async fn own(
                 Some(question) => waiting.extend(ask(core, discovery, question, about)?),
                 None => return Ok(Ended::Told),
             },
-            Some(hold) = asked.holds.recv() => core.hold(hold),
+            Some(hold) = asked.holds.recv() => holds::take(core, discovery, hold)?,
             Some(scrape) = asked.scrapes.recv() => {
                 // The scraper may have gone.
                 let _gone = scrape.send(scrape::snapshot(core));
