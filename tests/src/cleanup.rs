@@ -20,7 +20,7 @@ use nix::{
     sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction},
 };
 
-use crate::LabError;
+use crate::{LabError, bpffs};
 
 /// First part of every name that a laboratory gives to something.
 const MARK: &str = "enf";
@@ -100,6 +100,7 @@ fn install() -> Result<(), LabError> {
             let _all = MAKING.write().unwrap_or_else(PoisonError::into_inner);
             writeln!(std::io::stderr(), "\nInterrupted: removing what was made.").ok();
             remove_prefix(&format!("{MARK}{}-", std::process::id()));
+            bpffs::unmount();
             std::process::exit(130);
         })
         .map_err(LabError::io("start the thread that cleans up"))?;

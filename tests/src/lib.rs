@@ -6,6 +6,7 @@
 //! tests hold users' contract and nothing else.
 
 pub mod agent;
+mod bpffs;
 mod cleanup;
 pub mod connection;
 mod echo;
@@ -26,6 +27,7 @@ pub mod wire;
 pub mod world;
 
 pub use agent::{Agent, AgentOptions};
+pub use bpffs::Bpffs;
 pub use cleanup::{clean_up_on_signals, stop_requested, wait_for_signal};
 pub use connection::{Connection, Heartbeat};
 pub use error::LabError;

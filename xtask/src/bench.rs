@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: builds what is measured as it is shipped, and runs the benchmarks.
 
 use clap::ValueEnum;
+use enforcer_tests::{Bpffs, LabError};
 
 use crate::{
     console,
@@ -30,6 +31,8 @@ pub(crate) enum BenchError {
     #[error(transparent)]
     Daemon(#[from] DaemonError),
     #[error(transparent)]
+    Bpffs(#[from] LabError),
+    #[error(transparent)]
     Process(#[from] ProcessError),
 }
 
@@ -46,6 +49,7 @@ pub(crate) fn run(workspace: &Workspace, which: Option<Which>) -> Result<(), Ben
         workspace.cargo().args(build),
         &Purpose::new("building the benchmarks", "see the errors above"),
     )?;
+    let _pins = Bpffs::ensure()?;
     let all = which.map_or_else(|| Which::value_variants().to_vec(), |one| vec![one]);
     for one in all {
         let mut command = workspace.cargo();

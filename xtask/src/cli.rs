@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use enforcer_tests::Bpffs;
 
 use crate::{
     bench::{self, BenchError, Which},
@@ -131,6 +132,7 @@ impl Task {
                 }
                 ebpf::build(workspace)?;
                 let daemon = daemon::build(workspace, Profile::Release)?;
+                let _pins = Bpffs::ensure().map_err(DemoError::Lab)?;
                 demo::run(demo::Options { keep }, &daemon)?;
             }
             Self::Test { cluster, release } => {

@@ -9,6 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use enforcer_tests::{Bpffs, LabError};
+
 use crate::{
     cluster::{self, ClusterTaskError},
     console,
@@ -42,6 +44,9 @@ pub(crate) enum TestError {
     /// The daemon's image could not be made.
     #[error(transparent)]
     Image(#[from] ImageTaskError),
+    /// There is nowhere to pin eBPF objects.
+    #[error(transparent)]
+    Bpffs(#[from] LabError),
     /// cargo could not be started.
     #[error(transparent)]
     Process(#[from] ProcessError),
@@ -74,6 +79,7 @@ pub(crate) fn run(workspace: &Workspace, options: Options) -> Result<(), TestErr
     let started = Instant::now();
     ebpf::build(workspace)?;
     let daemon = daemon::build(workspace, Profile::Dev)?;
+    let pins = Bpffs::ensure()?;
     let mut counts = Counts::default();
     console::step("testing the crates one by one");
     // All but the kernel half, so that no crate's tests are forgotten.
@@ -81,6 +87,7 @@ pub(crate) fn run(workspace: &Workspace, options: Options) -> Result<(), TestErr
     counts.add(cargo_test(workspace, &daemon, &units)?);
     console::step("testing end to end, in network namespaces");
     counts.add(cargo_test(workspace, &daemon, &["--package", "enforcer-tests"])?);
+    drop(pins);
     if options.cluster {
         counts.add(in_cluster(workspace, options)?);
     }
