@@ -18,7 +18,7 @@ use crate::{
 
 /// Pods a node and measurement; medians of fewer are chance.
 const PODS: usize = 21;
-/// How much later a pod may start because of the agent.
+/// How much later a pod may start because of the agent, beside the spread of the same run.
 const MOST: f64 = 50.0;
 /// On a busy machine one measurement says little; an agent that is slow is slow in all of them.
 const ROUNDS: usize = 3;
@@ -65,9 +65,17 @@ impl Drop for Proxy {
     }
 }
 
-/// From a pod's creation to its first act, in milliseconds: one pod a node, in turns, so that what
+/// From creation to first act, in milliseconds.
+#[derive(Clone, Copy)]
+struct Times {
+    median: f64,
+    /// From the median to the upper quartile: what the machine's other work does to a start.
+    spread: f64,
+}
+
+/// From a pod's creation to its first act: one pod a node, in turns, so that what
 /// else goes on meets both nodes alike.
-fn measure(world: &World, proxy: &Proxy, round: &str) -> [f64; 2] {
+fn measure(world: &World, proxy: &Proxy, round: &str) -> [Times; 2] {
     let space = Namespace::new(world, &format!("latency-{round}"), &[]);
     space.policy("some", json!({"podSelector": {}, "ingress": []}));
     let nodes = world.cluster.nodes();
@@ -95,7 +103,8 @@ fn measure(world: &World, proxy: &Proxy, round: &str) -> [f64; 2] {
     }
     times.map(|mut times| {
         times.sort_by(f64::total_cmp);
-        times[times.len() / 2]
+        let median = times[times.len() / 2];
+        Times { median, spread: times[times.len() * 3 / 4] - median }
     })
 }
 
@@ -109,18 +118,19 @@ pub(crate) fn start(world: &World) {
         let mut least = f64::INFINITY;
         for round in 0..ROUNDS {
             let [with, without] = measure(world, &proxy, &format!("{gate}-{round}"));
-            let more = with - without;
+            let more = with.median - without.median;
             println!(
-                "  gate {gate}: from creation to the first act {with:.0} ms with an agent, \
-                 {without:.0} ms without (medians of {PODS}): {more:+.0} ms"
+                "  gate {gate}: from creation to the first act {:.0} ms with an agent, {:.0} ms \
+                 without (medians of {PODS}; upper quartile {:.0} ms later): {more:+.0} ms",
+                with.median, without.median, without.spread
             );
-            least = least.min(more);
+            least = least.min(more - without.spread);
             if least <= MOST {
                 break;
             }
         }
         world.let_agents_back();
-        assert!(least <= MOST, "an agent makes pods start {least:.0} ms later");
+        assert!(least <= MOST, "an agent makes pods start {least:.0} ms later, beyond the spread");
     }
     world.roll_out(&World::manifest("enforcer.yaml"));
 }
