@@ -7,8 +7,12 @@
 
 pub use crate::{
     event::{
-        EVENT_AUDIT, EVENT_DISABLED, EVENT_MASQUERADED, EVENT_REPLY, EVENT_REVOKED, EVENT_UNPARSED,
-        Event, ToldKey, event_kind,
+        EVENT_AUDIT, EVENT_DISABLED, EVENT_MASQUERADED, EVENT_REPLY, EVENT_REVOKED,
+        EVENT_TRANSLATED, EVENT_UNPARSED, Event, ToldKey, event_kind,
+    },
+    service::{
+        ANY_NODE_ADDRESS, ClassPort, MARK_JUDGE, MARK_SERVICE, MARK_SLOT, MARK_TELL, NODE_BACKENDS,
+        NodeBackend, SERVICE_PAIRS, SVC_NODE_MANY, SVC_OTHERS, Service, ServiceKey,
     },
     word::{PolicyWord, TABLE_MASK},
 };
@@ -36,6 +40,8 @@ pub const MAP_POD_ADDRS: &str = "POD_ADDRS";
 pub const MAP_NODE_ADDRS: &str = "NODE_ADDRS";
 /// Hash from [`Addr`] to [`Peer`]: pods' addresses.
 pub const MAP_PEERS: &str = "PEERS";
+/// Hash from [`ServiceKey`] to [`Service`].
+pub const MAP_SERVICES: &str = "SERVICES";
 /// LPM trie from IPv4 prefix to [`ClassId`].
 pub const MAP_CIDRS4: &str = "CIDRS4";
 /// LPM trie from IPv6 prefix to [`ClassId`].
@@ -69,6 +75,10 @@ pub const MAP_META: &str = "META";
 pub const PROG_POD_EGRESS: &str = "pod_egress";
 /// Program on a host-side interface's TC egress: what the pod receives.
 pub const PROG_POD_INGRESS: &str = "pod_ingress";
+/// Program on the TC egress of every other interface: what can only be judged after translation.
+pub const PROG_NODE_EGRESS: &str = "node_egress";
+/// The same for interfaces without a link header (tunnels).
+pub const PROG_NODE_EGRESS_L3: &str = "node_egress_l3";
 
 /// An address class: a hash of the set of selectors and CIDRs that an address matches. 0 is the
 /// class of an address that matches none, and the key of a table's fallback row.
@@ -430,8 +440,8 @@ pub struct CtEntry {
     pub seen_origin: u8,
     /// What the other side has sent.
     pub seen_reply: u8,
-    /// Zero.
-    pub _pad: u8,
+    /// `CT_SERVICE…` bits.
+    pub service: u8,
     /// With [`CT_MASQUERADED`]: slot of the local pod that the node hid behind its own address;
     /// 0 if it was none.
     pub hidden_slot: u16,
@@ -458,6 +468,12 @@ pub const CT_MASQUERADED: u8 = 64;
 /// origin and because it was told; judged anew at every packet. Its generation is never the
 /// endpoint's.
 pub const CT_AUDITED: u8 = 128;
+
+/// [`CtEntry::service`]: the pod opened the flow to an address that is translated: its egress is
+/// judged for the backend, behind the translation.
+pub const CT_SERVICE: u8 = 1;
+/// [`CtEntry::service`]: the backend may be a process of this node.
+pub const CT_SERVICE_NODE: u8 = 2;
 
 /// Key of [`MAP_FRAGMENTS`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -529,6 +545,10 @@ no_padding! {
     CtEntry = u64, u64, u32, u32, u16, u8, u8, u8, u8, u16;
     FragKey = u32, u32, Addr, Addr, u32, u32;
     FragEntry = u64, u32, u32;
+    ServiceKey = Addr, u16, u8, u8;
+    ClassPort = u64, u16, [u16; 3];
+    NodeBackend = Addr, u16, u16;
+    Service = [ClassPort; SERVICE_PAIRS], ServiceKey, [NodeBackend; NODE_BACKENDS], u8, u8, u16;
     ToldKey = Addr, Addr, u32, u16, u16, u16, u8, u8, u32;
     Event = u64, Addr, Addr, u32, u32, u32, u32, u16, u16, u16, u16, u8, u8, u8, u8, u8, u8, u16;
     Meta = u32, u32, [u64; 2];
@@ -563,6 +583,8 @@ pod!(
     CtEntry,
     FragKey,
     FragEntry,
+    ServiceKey,
+    Service,
     Event,
     Meta
 );

@@ -12,5 +12,6 @@ pub mod conntrack;
 mod event;
 pub mod packet;
 pub mod reason;
+mod service;
 pub mod verdict;
 mod word;

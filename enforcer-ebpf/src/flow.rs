@@ -400,7 +400,7 @@ pub(crate) extern "C" fn open(
         flags,
         seen_origin: if by_origin { seen } else { 0 },
         seen_reply: if by_origin { 0 } else { seen },
-        _pad: 0,
+        service: 0,
         hidden_slot: judged.hidden(),
     };
     let recorded = record(state, &entry, mode);

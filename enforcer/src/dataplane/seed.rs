@@ -75,7 +75,7 @@ fn entry(view: &PodFlow, flow: &KernelFlow, seed: &Seed<'_>, now: u64) -> Option
         flags,
         seen_origin,
         seen_reply,
-        _pad: 0,
+        service: 0,
         hidden_slot: 0,
     })
 }
