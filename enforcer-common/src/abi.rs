@@ -11,8 +11,9 @@ pub use crate::{
         EVENT_TRANSLATED, EVENT_UNPARSED, Event, ToldKey, event_kind,
     },
     service::{
-        ANY_NODE_ADDRESS, ClassPort, MARK_JUDGE, MARK_SERVICE, MARK_SLOT, MARK_TELL, NODE_BACKENDS,
-        NodeBackend, SERVICE_PAIRS, SVC_NODE_MANY, SVC_OTHERS, Service, ServiceKey,
+        ANY_NODE_ADDRESS, Backend, ClassPort, MARK_JUDGE, MARK_SERVICE, MARK_SLOT, MARK_TELL,
+        NODE_BACKENDS, NODE_SERVES_PORTS, NodeBackend, SERVICE_PAIRS, SVC_NODE_MANY, SVC_OTHERS,
+        Service, ServiceKey,
     },
     word::{PolicyWord, TABLE_MASK},
 };
@@ -36,12 +37,15 @@ pub const MAP_ENDPOINT_STATE: &str = "ENDPOINT_STATE";
 pub const MAP_IFINDEX_SLOT: &str = "IFINDEX_SLOT";
 /// Hash from [`AddrKey`] to `u8` (1): a pod's addresses beyond the two in [`Endpoint`].
 pub const MAP_POD_ADDRS: &str = "POD_ADDRS";
-/// Hash from [`Addr`] to `u8` (1): the node's own addresses.
+/// Hash from [`Addr`] to `u8` (1, and [`NODE_SERVES_PORTS`] where it applies): the node's own
+/// addresses.
 pub const MAP_NODE_ADDRS: &str = "NODE_ADDRS";
 /// Hash from [`Addr`] to [`Peer`]: pods' addresses.
 pub const MAP_PEERS: &str = "PEERS";
 /// Hash from [`ServiceKey`] to [`Service`].
 pub const MAP_SERVICES: &str = "SERVICES";
+/// Hash from [`CtKey6`] (IPv4 addresses as in [`Addr`]) to [`Backend`].
+pub const MAP_BACKENDS: &str = "BACKENDS";
 /// LPM trie from IPv4 prefix to [`ClassId`].
 pub const MAP_CIDRS4: &str = "CIDRS4";
 /// LPM trie from IPv6 prefix to [`ClassId`].
@@ -77,8 +81,6 @@ pub const PROG_POD_EGRESS: &str = "pod_egress";
 pub const PROG_POD_INGRESS: &str = "pod_ingress";
 /// Program on the TC egress of every other interface: what can only be judged after translation.
 pub const PROG_NODE_EGRESS: &str = "node_egress";
-/// The same for interfaces without a link header (tunnels).
-pub const PROG_NODE_EGRESS_L3: &str = "node_egress_l3";
 
 /// An address class: a hash of the set of selectors and CIDRs that an address matches. 0 is the
 /// class of an address that matches none, and the key of a table's fallback row.
@@ -243,6 +245,8 @@ pub const CONTROL_AUDIT: u32 = 1;
 /// [`Control::flags`]: a plan is not in the maps whole yet. For the agent only: one that finds it was
 /// preceded by one that died in the middle.
 pub const CONTROL_WRITING: u32 = 2;
+/// [`Control::flags`]: packets may leave by an interface without [`PROG_NODE_EGRESS`].
+pub const CONTROL_UNCOVERED: u32 = 4;
 
 /// What the programs write about one endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -474,6 +478,8 @@ pub const CT_AUDITED: u8 = 128;
 pub const CT_SERVICE: u8 = 1;
 /// [`CtEntry::service`]: the backend may be a process of this node.
 pub const CT_SERVICE_NODE: u8 = 2;
+/// [`CtEntry::service`]: the backend is a process of this node: it has answered.
+pub const CT_SERVICE_LOCAL: u8 = 4;
 
 /// Key of [`MAP_FRAGMENTS`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -548,6 +554,7 @@ no_padding! {
     ServiceKey = Addr, u16, u8, u8;
     ClassPort = u64, u16, [u16; 3];
     NodeBackend = Addr, u16, u16;
+    Backend = Addr, u16, u16, CtKey6;
     Service = [ClassPort; SERVICE_PAIRS], ServiceKey, [NodeBackend; NODE_BACKENDS], u8, u8, u16;
     ToldKey = Addr, Addr, u32, u16, u16, u16, u8, u8, u32;
     Event = u64, Addr, Addr, u32, u32, u32, u32, u16, u16, u16, u16, u8, u8, u8, u8, u8, u8, u16;
@@ -585,6 +592,7 @@ pod!(
     FragEntry,
     ServiceKey,
     Service,
+    Backend,
     Event,
     Meta
 );

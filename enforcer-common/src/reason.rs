@@ -110,6 +110,8 @@ reasons! {
     ServiceNodeBackend = 30, 133, "a backend of the Service is a process of this node that policy denies";
     /// A packet to a Service left the node without having been translated.
     ServiceUntranslated = 31, 158, "nothing translates this Service's address";
+    /// An interface of the node has no hook that could judge a Service's backends.
+    ServiceUnjudged = 32, 158, "an interface has no hook to judge the Service's backends at";
 }
 
 /// First reason that drops. Every smaller number passes.

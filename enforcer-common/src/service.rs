@@ -6,7 +6,7 @@
 //! translation, routing, bridging and masquerade; the next hook, at the receiving pod or where the
 //! packet leaves the node, judges the sender's egress for the real destination.
 
-use crate::abi::{Addr, ClassId};
+use crate::abi::{Addr, ClassId, CtKey6};
 
 /// `tc_index`: the sender's slot.
 pub const MARK_SLOT: u32 = 0x0fff;
@@ -24,6 +24,9 @@ pub const NODE_BACKENDS: usize = 2;
 
 /// [`ServiceKey::addr`] of a node port: every address of this node that node ports are served on.
 pub const ANY_NODE_ADDRESS: Addr = Addr([0; 4]);
+
+/// Value in [`crate::abi::MAP_NODE_ADDRS`]: node ports are served on this address.
+pub const NODE_SERVES_PORTS: u8 = 2;
 
 /// Key of [`crate::abi::MAP_SERVICES`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -85,4 +88,19 @@ pub struct Service {
     pub node_count: u8,
     /// `SVC_…` bits.
     pub flags: u16,
+}
+
+/// The backend that a flow to a Service has, as the node's connection tracking says. Written by the
+/// agent for flows that live on, so that a changed policy can be asked about it at the sender.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct Backend {
+    /// Its address.
+    pub addr: Addr,
+    /// Its port, host order.
+    pub port: u16,
+    /// Zero.
+    pub _pad: u16,
+    /// The key under which this value stands (see [`crate::abi::Peer`]).
+    pub key: CtKey6,
 }
