@@ -8,7 +8,7 @@ use enforcer_common::{
         MARK_JUDGE, MARK_SERVICE, rule,
     },
     conntrack::{SECOND, SEEN, SHORTEST, established, expired, observe, reopens},
-    packet::{FRAG_NONE, tcp},
+    packet::{FRAG_NONE, Packet, tcp},
     reason::Reason,
     verdict::proto::TCP,
 };
@@ -244,7 +244,7 @@ pub(crate) extern "C" fn known(skb: *mut __sk_buff, state: *const State, backend
             e.rule = judged.rule();
             e.generation = generation;
         } else {
-            let code = disallowed(skb, state, e, judged);
+            let code = disallowed(skb, state, e, judged, from_origin);
             if code != PASS {
                 return code;
             }
@@ -256,12 +256,25 @@ pub(crate) extern "C" fn known(skb: *mut __sk_buff, state: *const State, backend
 /// A packet of a known flow that is not allowed (any more): dropped, unless it is spared. Then it
 /// is told once, and counted at every packet.
 #[inline(always)]
-fn disallowed(skb: *mut __sk_buff, state: &State, e: &mut CtEntry, judged: Judged) -> i32 {
+fn disallowed(
+    skb: *mut __sk_buff,
+    state: &State,
+    e: &mut CtEntry,
+    judged: Judged,
+    from_origin: bool,
+) -> i32 {
     let spared = spare::spared(state.slot, state.now);
     let mut flags = u32::from(EVENT_REVOKED);
     if spared == spare::NO {
+        if !from_origin && e.seen_reply & SEEN == 0 && opens_unseen(&state.packet) {
+            // Nobody has answered this flow, so this may be a first answer as well as a flow of
+            // its own: it passes if it may on its own, and opens nothing for the other side.
+            return STATELESS;
+        }
         e.flags = e.flags & !CT_AUDITED | CT_REVOKED;
-        e.last_seen = state.now;
+        if !opens_unseen(&state.packet) {
+            e.last_seen = state.now;
+        }
     } else if spared == spare::SHADOW {
         return PASS;
     } else if e.flags & CT_AUDITED != 0 {
@@ -275,6 +288,14 @@ fn disallowed(skb: *mut __sk_buff, state: &State, e: &mut CtEntry, judged: Judge
         flags |= event::FLOW_REMEMBERS;
     }
     event::verdict(skb, state, judged.0, flags)
+}
+
+/// Whether packets of this protocol do not say if they open a flow or answer one. Then only time
+/// tells: what comes after the flow's timeout answers nothing, and so what is dropped does not
+/// prolong it.
+#[inline(always)]
+fn opens_unseen(packet: &Packet) -> bool {
+    packet.proto != TCP && !packet.is_icmp()
 }
 
 /// Whether an ingress packet may ride on an entry: on the node's only the node's, on a pod's own
