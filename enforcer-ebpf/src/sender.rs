@@ -3,9 +3,7 @@
 
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_ktime_get_coarse_ns};
 use enforcer_common::{
-    abi::{
-        Direction, EVENT_TRANSLATED, MARK_JUDGE, MARK_SERVICE, MARK_TELL, ServiceKey, rule,
-    },
+    abi::{Direction, EVENT_TRANSLATED, MARK_JUDGE, MARK_SERVICE, MARK_TELL, ServiceKey, rule},
     packet::{self, FRAG_LATER, Packet},
     reason::Reason,
     verdict::{port_key, proto::TCP},

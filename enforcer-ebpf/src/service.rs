@@ -44,8 +44,7 @@ pub(crate) fn may_be(state: &State) -> bool {
 #[inline(always)]
 fn find(state: &State) -> Option<(&'static Service, bool)> {
     let addr = *state.remote();
-    let mut key =
-        ServiceKey { addr, port: state.remote_port, proto: state.packet.proto, _pad: 0 };
+    let mut key = ServiceKey { addr, port: state.remote_port, proto: state.packet.proto, _pad: 0 };
     let mut unserved = false;
     let service = match SERVICES.get_ptr(key) {
         Some(service) => service,
@@ -117,9 +116,9 @@ pub(crate) extern "C" fn judge_service(skb: *mut __sk_buff, state: *const State)
         return others.0;
     }
     // SAFETY: array elements live as long as the map.
-    let uncovered = CONTROL
-        .get_ptr(0)
-        .is_none_or(|control| unsafe { (&raw const (*control).flags).read_volatile() } & CONTROL_UNCOVERED != 0);
+    let uncovered = CONTROL.get_ptr(0).is_none_or(
+        |control| unsafe { (&raw const (*control).flags).read_volatile() } & CONTROL_UNCOVERED != 0,
+    );
     if uncovered && service.flags & SVC_OTHERS != 0 && !others.is(Reason::Allowed) {
         return Judged::new(Reason::ServiceUnjudged, rule::NONE).0;
     }

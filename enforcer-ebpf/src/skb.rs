@@ -2,7 +2,10 @@
 
 use core::mem::MaybeUninit;
 
-use aya_ebpf::{bindings::__sk_buff, helpers::generated::{bpf_skb_load_bytes, bpf_skb_load_bytes_relative}};
+use aya_ebpf::{
+    bindings::__sk_buff,
+    helpers::generated::{bpf_skb_load_bytes, bpf_skb_load_bytes_relative},
+};
 use enforcer_common::{
     abi::MARK_SLOT,
     packet::{Bytes, ETH_LEN},

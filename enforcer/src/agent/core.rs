@@ -4,7 +4,7 @@
 //! kernel, its names into the directory before the kernel can tell events that carry them.
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -15,7 +15,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     break_glass::BreakGlass, bypass::Bypass, dns::ClusterDns, endpoints_file::EndpointsFile,
-    found::Found, gaps::Gaps, holds::Hold, names,
+    found::Found, gaps::Gaps, holds::Hold, hooks::Cover, names,
 };
 use crate::{
     cli::StartMode,
@@ -85,6 +85,8 @@ pub(super) struct Core {
     /// When our programs were put back, in the last minute, by interface.
     pub(super) displaced: HashMap<u32, Vec<Instant>>,
     pub(super) bypass: Bypass,
+    /// Interfaces by which packets can leave.
+    pub(super) outlets: BTreeMap<u32, Arc<str>>,
     pub(super) metrics: Metrics,
     start: StartMode,
     /// Whether interfaces of nobody are audited only.
@@ -167,6 +169,7 @@ impl Core {
             undecodable: 0,
             displaced: HashMap::new(),
             bypass: Bypass::default(),
+            outlets: BTreeMap::new(),
             metrics,
             start,
             audit: enforcement == Enforcement::Audit,
@@ -200,7 +203,8 @@ impl Core {
 
     /// Brings the first complete plan into force: all objects and all interfaces are known.
     fn first_plan(&mut self, found: Found, update: SourceUpdate) -> Result<(), DataplaneError> {
-        let Found { older, younger, node, .. } = found;
+        let Found { older, younger, node, outlets, .. } = found;
+        self.outlets = outlets;
         self.kernel.set_node_addresses(node)?;
         let found: HashMap<u32, FoundEndpoint> =
             self.kernel.found().into_iter().map(|endpoint| (endpoint.ifindex, endpoint)).collect();
@@ -251,6 +255,8 @@ impl Core {
         let mut plan = self.kernel.difference(&state)?;
         plan.names = named.names;
         plan.revision = named.revision;
+        // What is judged where it leaves must find a hook there from the first packet on.
+        self.cover(Cover::BeforePods);
         self.write(&plan);
         self.kernel.arrived();
         let unclaimed = self.kernel.close_unclaimed(&state);
@@ -259,6 +265,7 @@ impl Core {
         }
         self.kernel.set_armed()?;
         self.plan();
+        self.cover(Cover::Changed);
         self.take_over();
         self.write_endpoints();
         self.look_at_switches();
@@ -419,6 +426,12 @@ impl Core {
             DiscoveryEvent::NodeAddresses(addresses) => {
                 self.kernel.set_node_addresses(addresses)?;
             }
+            DiscoveryEvent::Outlets(outlets) => {
+                self.outlets = outlets;
+                if self.armed {
+                    self.cover(Cover::Changed);
+                }
+            }
             DiscoveryEvent::FirstComplete => {}
         }
         self.plan();
@@ -441,6 +454,7 @@ impl Core {
             let endpoints = !(plan.endpoints_set.is_empty() && plan.endpoints_removed.is_empty());
             self.bring_into_force(&plan);
             if endpoints && self.armed {
+                self.cover(Cover::Changed);
                 self.write_endpoints();
             }
         }
@@ -543,6 +557,7 @@ impl Core {
         let swept = self.kernel.sweep();
         debug!(live = swept.live, deleted = swept.deleted, "aged conntrack");
         self.put_back(Instant::now());
+        self.cover(Cover::Displaced);
         self.look_for_bypass();
     }
 

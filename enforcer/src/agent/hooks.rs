@@ -9,12 +9,23 @@ use tracing::warn;
 
 use super::core::Core;
 use crate::{
-    dataplane::{self, netlink::links::Links},
+    dataplane::{self, Covered, netlink::links::Links},
     error_chain,
 };
 
 /// Programs that were displaced are put back this often in a minute; then it is reported.
 const MOST_REATTACHMENTS: usize = 3;
+
+/// Why interfaces that are no pods' are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cover {
+    /// Pods are about to be armed: what may become a pod's is left out.
+    BeforePods,
+    /// Interfaces came or went, or became pods'.
+    Changed,
+    /// Another hand may have taken the program away.
+    Displaced,
+}
 
 impl Core {
     pub(super) fn look_for_bypass(&mut self) {
@@ -33,6 +44,25 @@ impl Core {
         self.bypass.look(dataplane::monotonic(), armed);
         for ifindex in self.bypass.found() {
             warn!(ifindex, "the pod's packets go round our program: another one redirects them");
+        }
+    }
+
+    /// Has every interface that is no pod's judge what pods sent to Services.
+    pub(super) fn cover(&mut self, cover: Cover) {
+        let mut outlets = self.outlets.clone();
+        if cover == Cover::BeforePods {
+            outlets.retain(|ifindex, _| !self.interfaces.contains_key(ifindex));
+        }
+        for covered in self.kernel.cover(&outlets, cover == Cover::Displaced) {
+            match covered {
+                Covered::Failed(name, error) => warn!(
+                    %name,
+                    error = error_chain(&error),
+                    "Services' backends cannot be judged on this interface: pods' flows to \
+                     Services are closed unless every backend is allowed"
+                ),
+                Covered::Again(name) => warn!(%name, "Services' backends are judged here again"),
+            }
         }
     }
 

@@ -19,13 +19,16 @@ use aya::{
     },
 };
 use clap::ValueEnum;
-use enforcer_common::abi::{Direction, PROG_POD_EGRESS, PROG_POD_INGRESS};
+use enforcer_common::abi::{Direction, PROG_NODE_EGRESS, PROG_POD_EGRESS, PROG_POD_INGRESS};
 
 use super::{
     DataplaneError,
     netlink::{tc, tcx},
     object::{self, PinPaths},
 };
+
+/// The object's programs.
+pub(super) const PROGRAMS: [&str; 3] = [PROG_POD_EGRESS, PROG_POD_INGRESS, PROG_NODE_EGRESS];
 
 /// How programs get onto interfaces.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -61,7 +64,7 @@ const fn hook(direction: Direction) -> (TcAttachType, &'static str) {
 
 /// One program on one interface.
 #[derive(Debug)]
-enum Link {
+pub(super) enum Link {
     /// Pinned.
     Tcx,
     /// Without a path in a load without pins: the link lives as long as the agent.
@@ -135,9 +138,9 @@ pub(super) fn attach(
     Ok(Attachment { _links: links })
 }
 
-type AnyError = Box<dyn std::error::Error + Send + Sync>;
+pub(super) type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
-fn tcx(
+pub(super) fn tcx(
     program: &mut SchedClassifier,
     path: Option<PathBuf>,
     interface: &str,
@@ -172,7 +175,7 @@ pub(super) fn made_clsact(state_dir: &Path, ifindex: u32) -> PathBuf {
     state_dir.join("clsact").join(ifindex.to_string())
 }
 
-fn clsact(
+pub(super) fn clsact(
     program: &mut SchedClassifier,
     place: &Place<'_>,
     ifindex: u32,
@@ -269,13 +272,13 @@ pub(super) fn on_some_hook(programs: &[u32], ifindex: u32) -> bool {
 
 /// Ids of the loaded programs.
 pub(super) fn program_ids(ebpf: &mut Ebpf) -> Result<Vec<u32>, DataplaneError> {
-    [PROG_POD_EGRESS, PROG_POD_INGRESS]
-        .into_iter()
-        .map(|name| program_id(object::program(ebpf, name)?, name))
-        .collect()
+    PROGRAMS.into_iter().map(|name| program_id(object::program(ebpf, name)?, name)).collect()
 }
 
-fn program_id(program: &SchedClassifier, name: &'static str) -> Result<u32, DataplaneError> {
+pub(super) fn program_id(
+    program: &SchedClassifier,
+    name: &'static str,
+) -> Result<u32, DataplaneError> {
     program.info().map(|info| info.id()).map_err(|source: ProgramError| DataplaneError::Program {
         program: name,
         source: Box::new(source),

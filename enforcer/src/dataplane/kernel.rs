@@ -27,6 +27,7 @@ use super::{
     read::read_meta,
     sys,
     upgrade::{self, Predecessor},
+    uplinks::Uplinks,
 };
 use crate::cluster::{
     event::Interface,
@@ -67,6 +68,7 @@ pub struct Kernel {
     pub(super) rows: HashMap<RowKey, Arc<[Interval]>>,
     pub(super) endpoints: Endpoints,
     pub(super) attached: HashMap<u32, Attachment>,
+    pub(super) uplinks: Uplinks,
     pub(super) quotas: Quotas,
     pub(super) conntrack_entries: u32,
     pub(super) pending: Pending,
@@ -136,6 +138,7 @@ impl Kernel {
             rows: HashMap::new(),
             endpoints,
             attached: HashMap::new(),
+            uplinks: Uplinks::default(),
             quotas: Quotas {
                 half: (config.conntrack_entries / 16).max(64),
                 established: (config.conntrack_entries / 4).max(64),

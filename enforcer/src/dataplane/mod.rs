@@ -24,6 +24,7 @@ mod seed;
 pub mod sweep;
 mod sys;
 mod upgrade;
+mod uplinks;
 
 pub use apply::Applied;
 pub use attach::AttachMode;
@@ -34,3 +35,4 @@ pub use maps::RingMaps;
 pub use remove::{attached_anywhere, remove};
 pub use sys::{is_root, may_load, monotonic, user};
 pub use upgrade::Upgraded;
+pub use uplinks::Covered;

@@ -13,9 +13,9 @@ use aya::{
     programs::{ProgramError, SchedClassifier},
     sys::SyscallError,
 };
-use enforcer_common::abi::{ABI_VERSION, MAP_CT4, MAP_CT6, PROG_POD_EGRESS, PROG_POD_INGRESS};
+use enforcer_common::abi::{ABI_VERSION, MAP_CT4, MAP_CT6};
 
-use super::{DataplaneError, maps, sys};
+use super::{DataplaneError, attach, maps, sys};
 
 /// The object that `cargo xtask build-ebpf` made, aligned as the loader wants it.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("ENFORCER_BPF_OBJECT_PATH"));
@@ -87,7 +87,7 @@ pub fn load(pins: Option<&PinPaths>, conntrack_entries: u32) -> Result<Ebpf, Dat
         }
     }
     let mut ebpf = loader.load(OBJECT).map_err(load_error)?;
-    for name in [PROG_POD_EGRESS, PROG_POD_INGRESS] {
+    for name in attach::PROGRAMS {
         program(&mut ebpf, name)?.load().map_err(|source| DataplaneError::Program {
             program: name,
             source: Box::new(source),

@@ -6,7 +6,6 @@
 use std::{fs, path::Path};
 
 use aya::{Ebpf, programs::SchedClassifier};
-use enforcer_common::abi::{PROG_POD_EGRESS, PROG_POD_INGRESS};
 
 use super::{
     DataplaneError, Kernel, attach,
@@ -33,7 +32,7 @@ pub(super) fn pin(
 ) -> Result<(Vec<u32>, Vec<u32>), DataplaneError> {
     let old = ids(&pins.programs)?;
     let new = attach::program_ids(ebpf)?;
-    for (name, id) in [PROG_POD_EGRESS, PROG_POD_INGRESS].into_iter().zip(&new) {
+    for (name, id) in attach::PROGRAMS.into_iter().zip(&new) {
         // bpffs takes no dots in names.
         let path = pins.programs.join(format!("{name}_{id}"));
         object::program(ebpf, name)?
