@@ -87,6 +87,10 @@ pub(super) struct Core {
     pub(super) bypass: Bypass,
     /// Interfaces by which packets can leave.
     pub(super) outlets: BTreeMap<u32, Arc<str>>,
+    /// Flows to Services may have backends that are not noted.
+    pub(super) backends_due: bool,
+    /// When they were last noted.
+    pub(super) backends_noted: Option<Instant>,
     pub(super) metrics: Metrics,
     start: StartMode,
     /// Whether interfaces of nobody are audited only.
@@ -170,6 +174,8 @@ impl Core {
             displaced: HashMap::new(),
             bypass: Bypass::default(),
             outlets: BTreeMap::new(),
+            backends_due: false,
+            backends_noted: None,
             metrics,
             start,
             audit: enforcement == Enforcement::Audit,
@@ -489,6 +495,7 @@ impl Core {
             self.directory.apply(name, now);
         }
         let applied = self.kernel.apply(plan);
+        self.backends_due |= plan.endpoints_set.iter().any(|endpoint| endpoint.rejudge);
         self.revision = self.revision.max(plan.revision);
         for (ifindex, interface) in &applied.armed {
             debug!(ifindex, %interface, "armed");
@@ -558,6 +565,7 @@ impl Core {
         debug!(live = swept.live, deleted = swept.deleted, "aged conntrack");
         self.put_back(Instant::now());
         self.cover(Cover::Displaced);
+        self.backends_due = true;
         self.look_for_bypass();
     }
 

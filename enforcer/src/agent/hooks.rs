@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::core::Core;
 use crate::{
@@ -15,6 +15,10 @@ use crate::{
 
 /// Programs that were displaced are put back this often in a minute; then it is reported.
 const MOST_REATTACHMENTS: usize = 3;
+
+/// The backends of flows to Services are looked at this often at most: it takes a walk over the
+/// flows.
+const BACKENDS_AT_MOST: Duration = Duration::from_millis(200);
 
 /// Why interfaces that are no pods' are looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +67,24 @@ impl Core {
                 ),
                 Covered::Again(name) => warn!(%name, "Services' backends are judged here again"),
             }
+        }
+    }
+
+    /// Notes which backends flows to Services have; soon after a plan that has flows judged anew.
+    pub(super) fn note_backends(&mut self, now: Instant) {
+        let soon = self
+            .backends_noted
+            .is_none_or(|last| now.saturating_duration_since(last) >= BACKENDS_AT_MOST);
+        if !self.backends_due || !soon {
+            return;
+        }
+        self.backends_due = false;
+        self.backends_noted = Some(now);
+        if let Err(error) = self.kernel.note_backends() {
+            debug!(
+                error = error_chain(&error),
+                "the backends of flows to Services cannot be noted: they are judged packet by packet"
+            );
         }
     }
 

@@ -359,6 +359,7 @@ async fn own(
             _ = poll.tick() => {
                 while core.drain() > 0 {}
                 core.retry_attaching(Instant::now());
+                core.note_backends(Instant::now());
             }
             _ = retry.tick() => {
                 core.retry();

@@ -393,6 +393,9 @@ impl Kernel {
         }
         if !slots.is_empty() {
             super::sweep::purge(&mut self.maps, gone, &slots);
+            if let Err(error) = self.forget_backends(gone) {
+                applied.failures.push(chain(&error));
+            }
         }
     }
 }

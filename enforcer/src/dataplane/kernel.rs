@@ -1,7 +1,7 @@
 //! The kernel's state as the agent writes it: one owner of maps, endpoints and attachments.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     net::IpAddr,
     path::PathBuf,
     sync::Arc,
@@ -69,6 +69,8 @@ pub struct Kernel {
     pub(super) endpoints: Endpoints,
     pub(super) attached: HashMap<u32, Attachment>,
     pub(super) uplinks: Uplinks,
+    /// Flows in the map of backends.
+    pub(super) noted_backends: HashSet<CtKey6>,
     pub(super) quotas: Quotas,
     pub(super) conntrack_entries: u32,
     pub(super) pending: Pending,
@@ -139,6 +141,7 @@ impl Kernel {
             endpoints,
             attached: HashMap::new(),
             uplinks: Uplinks::default(),
+            noted_backends: HashSet::new(),
             quotas: Quotas {
                 half: (config.conntrack_entries / 16).max(64),
                 established: (config.conntrack_entries / 4).max(64),
@@ -154,6 +157,7 @@ impl Kernel {
         kernel.interrupted = kernel.is_half_written();
         kernel.read_rows()?;
         kernel.begin_upgrade();
+        kernel.noted_backends = kernel.maps.backends.keys().flatten().collect();
         kernel.node_addresses = kernel.maps.node_addrs.keys().flatten().map(maps::ip).collect();
         Ok((kernel, rings))
     }
@@ -229,7 +233,9 @@ impl Kernel {
 
     /// Ends the arrival: what is armed from now on is new, and has no past.
     pub fn arrived(&mut self) {
-        self.arrival = None;
+        if self.arrival.take().is_some() {
+            self.noted_backends = self.maps.backends.keys().flatten().collect();
+        }
     }
 
     /// Closes an interface that was armed and that no object speaks for.

@@ -8,9 +8,9 @@ use aya::{
     maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf, lpm_trie::Key},
 };
 use enforcer_common::abi::{
-    self, Addr, AddrKey, COUNTER_SLOTS, Cidr4, Cidr6, ClassId, Control, CtEntry, CtKey4, CtKey6,
-    ENDPOINT_SLOTS, Endpoint, EndpointState, FragEntry, FragKey, INTERVAL_SLOTS, Interval, Meta,
-    Peer, Row, RowKey, ToldKey, lane,
+    self, Addr, AddrKey, Backend, COUNTER_SLOTS, Cidr4, Cidr6, ClassId, Control, CtEntry, CtKey4,
+    CtKey6, ENDPOINT_SLOTS, Endpoint, EndpointState, FragEntry, FragKey, INTERVAL_SLOTS, Interval,
+    Meta, Peer, Row, RowKey, ToldKey, lane,
 };
 use ipnet::IpNet;
 
@@ -46,6 +46,7 @@ pub(super) const SHAPES: &[Shape] = &[
     shape::<u32, Interval>(abi::MAP_INTERVALS, "Array", Some(INTERVAL_SLOTS)),
     shape::<CtKey4, CtEntry>(abi::MAP_CT4, "Hash", None),
     shape::<CtKey6, CtEntry>(abi::MAP_CT6, "Hash", None),
+    shape::<CtKey6, Backend>(abi::MAP_BACKENDS, "Hash", None),
     shape::<FragKey, FragEntry>(abi::MAP_FRAGMENTS, "LruHash", None),
     shape::<ToldKey, u64>(abi::MAP_TOLD, "LruHash", None),
     shape::<u32, Control>(abi::MAP_CONTROL, "Array", Some(1)),
@@ -70,6 +71,7 @@ pub(super) struct Maps {
     pub(super) intervals: Array<MapData, Interval>,
     pub(super) ct4: HashMap<MapData, CtKey4, CtEntry>,
     pub(super) ct6: HashMap<MapData, CtKey6, CtEntry>,
+    pub(super) backends: HashMap<MapData, CtKey6, Backend>,
     pub(super) control: SharedArray,
     pub(super) fragments: HashMap<MapData, FragKey, FragEntry>,
     pub(super) counters: PerCpuArray<MapData, u64>,
@@ -148,6 +150,7 @@ pub(super) fn open(ebpf: &mut Ebpf) -> Result<(Maps, RingMaps), DataplaneError> 
         intervals: typed(ebpf, abi::MAP_INTERVALS)?,
         ct4: typed(ebpf, abi::MAP_CT4)?,
         ct6: typed(ebpf, abi::MAP_CT6)?,
+        backends: typed(ebpf, abi::MAP_BACKENDS)?,
         control: shared(ebpf, abi::MAP_CONTROL, 1, size_of::<Control>())?,
         fragments: typed(ebpf, abi::MAP_FRAGMENTS)?,
         counters: typed(ebpf, abi::MAP_COUNTERS)?,

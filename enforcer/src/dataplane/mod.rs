@@ -7,6 +7,7 @@
 pub mod adopt;
 mod apply;
 mod attach;
+mod backends;
 mod control;
 mod disable;
 mod endpoints;

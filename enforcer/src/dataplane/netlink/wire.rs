@@ -157,7 +157,6 @@ impl Request {
     }
 
     /// Appends an attribute that holds the attributes of `inner`, a request without header.
-    #[cfg_attr(not(test), expect(dead_code, reason = "only the tests make filters"))]
     pub(super) fn nested(self, kind: u16, inner: &Self) -> Self {
         let value = inner.bytes.get(MESSAGE_HEADER..).unwrap_or_default().to_vec();
         self.attribute(kind | NESTED, &value)
