@@ -126,6 +126,24 @@ fn a_pod_that_starts_is_closed_until_its_object_is_known() {
 }
 
 #[test]
+fn a_pod_that_an_agent_had_half_guarded_when_it_died_stays_closed() {
+    let options = AgentOptions { attach: Some("tcx"), ..AgentOptions::default() };
+    let mut world = World::with(Mode::PointToPoint, &shop_pods(), &shop_policies(), options);
+    start_late(&mut world);
+    must(world.agent.kill());
+    let interface = must(world.lab.pod("shop/late")).host_interface().to_owned();
+    let shown = must(world.lab.node().command("ip", &["-o", "link", "show", "dev", &interface]));
+    let index = shown.split(':').next().expect("the index comes first");
+    let pin = world.agent.bpf_dir().join(format!("v2/links/{index}-ingress"));
+    fs::remove_file(pin).expect("what the pod receives was guarded");
+    must(world.agent.restart());
+    world.expect(&[(from_late(), false), (to_late(), false), (from_node(), true)]);
+    world.describe(&late());
+    world.settle();
+    world.expect(&[(from_late(), true), (to_late(), true)]);
+}
+
+#[test]
 fn nothing_passes_from_a_pod_whose_first_act_is_to_send() {
     let mut world = shop(&[]);
     let target = must(must(world.lab.pod("shop/client")).address(false)).to_string();
