@@ -199,6 +199,7 @@ impl Core {
     /// # Errors
     /// If the kernel's maps cannot be read or written.
     pub(super) fn begin(&mut self, found: Found, told: Vec<Event>) -> Result<(), DataplaneError> {
+        self.complete_attachments(&found);
         self.found = Some(found);
         let mut update = self.source.first();
         update.events.splice(0..0, told);
