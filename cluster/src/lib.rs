@@ -25,7 +25,7 @@ mod processes;
 mod program;
 mod progress;
 
-pub use assets::{Assets, HOST_PACKAGES};
+pub use assets::{Assets, HOST_PACKAGES, Upstream};
 pub use cluster::Cluster;
 pub use error::ClusterError;
 pub use image::{Architecture, Image, ImageError};
