@@ -110,11 +110,8 @@ fn write_image(folder: &Path, tag: &str) -> Result<(), ClusterError> {
     let architecture = Architecture::own();
     let program = folder.join(PROGRAM);
     let content = fs::read(&program).map_err(ClusterError::file("read", &program))?;
-    let image = Image::new(
-        &format!("{REGISTRY}/{PROGRAM}:{tag}"),
-        architecture,
-        &[&format!("/{PROGRAM}")],
-    );
+    let image =
+        Image::new(&format!("{REGISTRY}/{PROGRAM}:{tag}"), architecture, &[&format!("/{PROGRAM}")]);
     image.arguments(&["pause"]).program(PROGRAM, content).write(&folder.join(ARCHIVE))?;
     Ok(())
 }
