@@ -325,3 +325,37 @@ fn a_standby_takes_the_node_back_when_its_successor_dies() {
     world.closed(probe);
     must(world.agent.stop());
 }
+
+#[test]
+fn a_standby_leaves_the_node_to_a_third_agent() {
+    let mut world = shop(&[]);
+    let heartbeat = world.connect("shop/client", "shop/server", 80).beat();
+    let denied = [Probe::tcp("shop/other", "shop/server", 80)];
+    let instance = |agent: &Agent| must(agent.status())["report"]["agent"]["instance"].clone();
+    // The standby looks every half second, and acts when it has found nobody twice: the third comes
+    // before it looks, and at about the time when it acts.
+    for (round, pause) in [0, 1000].into_iter().enumerate() {
+        let (mut third, _) = world.while_closed(&denied, |agent, _, _| {
+            let mut second = must(agent.successor(&format!("second{round}")));
+            must(second.kill());
+            thread::sleep(Duration::from_millis(pause));
+            let third = must(second.successor(&format!("third{round}")));
+            // Long enough for the standby to look twice, and to act.
+            thread::sleep(Duration::from_millis(1500));
+            third
+        });
+        assert_eq!(instance(&third), format!("third{round}"));
+        assert!(world.agent.runs() && third.runs());
+        // It stands by still: when the third ends, it has the node.
+        must(third.stop());
+        let deadline = Instant::now() + TAKEN_BACK;
+        while world.agent.wait().is_err() {
+            assert!(Instant::now() < deadline, "nobody looks after the node");
+            thread::sleep(Duration::from_millis(50));
+        }
+        assert_eq!(instance(&world.agent), serde_json::Value::Null);
+        world.open(Probe::tcp("shop/client", "shop/server", 80));
+    }
+    let connection = heartbeat.end().expect("the heartbeat's thread lives");
+    assert_eq!(connection.lost_segments(), 0);
+}
