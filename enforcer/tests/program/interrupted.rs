@@ -104,7 +104,7 @@ fn an_interface_is_known_after_agents_that_died_before_they_attached() {
     assert!(agent.carries_ours(IFINDEX), "its programs are those of the agent before the last two");
     begin(&mut agent, &Node::desired(true));
     // Of agents whose programs are nowhere nothing is kept.
-    assert_eq!(fs::read_dir(node.dir.join("v2/programs")).unwrap().count(), 2);
+    assert_eq!(fs::read_dir(node.dir.join("v2/programs")).unwrap().count(), 3);
 }
 
 #[test]
