@@ -29,18 +29,16 @@ const AGAIN: Wanted<'_> = Wanted {
     ..ALL
 };
 /// One that no cluster passes in which nothing enforces policies.
-const CANARY: Wanted<'_> = Wanted {
-    parts: &["should deny egress from pods based on PodSelector"],
-    count: 1,
-    ..ALL
-};
+const CANARY: Wanted<'_> =
+    Wanted { parts: &["should deny egress from pods based on PodSelector"], count: 1, ..ALL };
 
-/// All of them with nftables, and the same with iptables in the long run.
+/// All of them with nftables, and in the long run with iptables too, twice.
 pub(crate) fn network_policy(world: &World) {
     world.ensure_agents();
     let is_first = world.cluster.options().proxy == ProxyMode::Nftables;
     let wanted = if is_first || world.long { ALL } else { AGAIN };
-    let failures = wanted.failures(&run(world, wanted));
+    let failures: Vec<String> =
+        (0..world.amount(1, 2)).flat_map(|_round| wanted.failures(&run(world, wanted))).collect();
     assert!(failures.is_empty(), "{} failures:\n  {}", failures.len(), failures.join("\n  "));
 }
 
