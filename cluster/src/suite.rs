@@ -15,6 +15,8 @@ use crate::{Cluster, ClusterError, Upstream, program};
 const PROCESSES: &str = "--procs=4";
 /// Longer than any run should take.
 const LIMIT: &str = "--timeout=40m";
+/// What a line of a test has in it about a connection that came out otherwise than expected.
+const OTHERWISE: &str = "pod connection was instead";
 /// The runner's report.
 const REPORT: &str = "report.json";
 
@@ -40,7 +42,7 @@ pub struct Spec {
     pub state: String,
     /// How long it took, in seconds.
     pub seconds: u64,
-    /// Why it did not pass, as it says itself.
+    /// Why it did not pass, as it says itself, with the connections that came out otherwise.
     pub message: String,
 }
 
@@ -145,6 +147,8 @@ struct Reported {
     /// In nanoseconds.
     run_time: u64,
     failure: Option<Failure>,
+    #[serde(default)]
+    captured_ginkgo_writer_output: String,
 }
 
 #[derive(Default, Deserialize)]
@@ -166,7 +170,13 @@ fn read(report: &str, wanted: Wanted<'_>) -> serde_json::Result<Vec<Spec>> {
             words.push(one.leaf_node_text);
             let name = words.join(" ");
             let seconds = one.run_time / 1_000_000_000;
-            let message = one.failure.unwrap_or_default().message;
+            let mut message = one.failure.unwrap_or_default().message;
+            for line in one.captured_ginkgo_writer_output.lines() {
+                // Each is tried twice.
+                if line.contains(OTHERWISE) && !message.contains(line) {
+                    message = format!("{message}\n    {line}");
+                }
+            }
             (name.clone(), Spec { name, state: one.state, seconds, message })
         })
         .filter(|(name, _)| wanted.has(name))
@@ -233,10 +243,15 @@ mod tests {
     fn what_fails_is_skipped_or_missing_is_named() {
         let mut failed = it("Netpol", "default deny", "failed");
         failed["Failure"] = json!({"Message": "it was let through"});
+        failed["CapturedGinkgoWriterOutput"] = json!("a\nblocked pod connection was instead X\nb");
         let found = specs(&[failed, it("Netpol", "Ports", "skipped")]);
         let wrong = WANTED.failures(&found);
         assert_eq!(wrong[0], "Netpol between pods Ports: skipped ()");
-        assert_eq!(wrong[1], "Netpol between pods default deny: failed (it was let through)");
+        assert_eq!(
+            wrong[1],
+            "Netpol between pods default deny: failed (it was let through\n    blocked pod connection \
+             was instead X)"
+        );
         let wrong = WANTED.failures(&specs(&[it("Netpol", "Ports", "passed")]));
         assert_eq!(wrong, ["no test is \"deny\"", "there are 1 tests, not 2"]);
         let more = ["Ports", "deny", "deny again"].map(|name| it("Netpol", name, "passed"));

@@ -11,6 +11,7 @@
 
 mod api_server;
 mod churn;
+mod ending;
 mod install;
 mod latency;
 mod namespace;
@@ -56,6 +57,10 @@ const TESTS: &[Test] = &[
     Test {
         name: "starting::under_the_gate_the_first_connection_is_judged_by_policy",
         run: starting::gate,
+    },
+    Test {
+        name: "ending::an_agent_that_ends_refuses_what_its_gate_holds",
+        run: ending::while_holding,
     },
     Test {
         name: "rollout::an_update_loses_nothing_and_lets_nothing_through",

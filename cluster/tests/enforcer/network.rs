@@ -6,6 +6,7 @@ use std::{
     thread,
 };
 
+use enforcer_cluster::Families;
 use serde_json::Value;
 
 use crate::{namespace::Pod, world::World};
@@ -110,7 +111,8 @@ impl World {
             .iter()
             .flat_map(|probe| probe.targets().map(move |target| (probe, target)))
             .collect();
-        assert!(tries.len() >= probes.len(), "{when}: a pod has no address");
+        let families = if self.cluster.options().families == Families::Dual { 2 } else { 1 };
+        assert_eq!(tries.len(), probes.len() * families, "{when}: an address is missing");
         let outcomes: Vec<_> = thread::scope(|scope| {
             let started: Vec<_> = tries
                 .iter()
