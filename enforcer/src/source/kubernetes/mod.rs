@@ -97,7 +97,7 @@ impl KubernetesSource {
         timing: Timing,
         chance: &mut Chance,
     ) -> Self {
-        let whose = Identity::here(node, api.url());
+        let whose = Identity::here(node, api);
         let saved = saved::read(state, &whose).unwrap_or_else(|error| {
             tracing::warn!("{error}");
             None

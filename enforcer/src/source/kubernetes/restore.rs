@@ -106,6 +106,7 @@ mod tests {
             addresses: Vec::new(),
             host_network: false,
             finished: false,
+            terminating: false,
             started: 0,
             containers_started: None,
             ports: Vec::new(),

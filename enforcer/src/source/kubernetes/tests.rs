@@ -544,7 +544,7 @@ fn saved_state(fake: &Fake) -> tempfile::TempDir {
         remote: vec![pod("there", "w2")],
     };
     let policy: NetworkPolicy = serde_json::from_value(policy("saved")).unwrap();
-    let whose = Identity::here(NODE, fake.api().url());
+    let whose = Identity::here(NODE, &fake.api());
     let content = saved::encode(&whose, [policy].iter(), &remembered).unwrap();
     saved::write(dir.path(), &content).unwrap();
     dir
