@@ -46,6 +46,7 @@ use crate::{
         cni::CniCache,
         kubernetes::{Chance, KubernetesSource, Timing},
         manifests::{ManifestSource, SourceError},
+        saved::Places,
     },
 };
 
@@ -131,7 +132,7 @@ pub fn run(args: &AgentArgs) -> Result<(), AgentError> {
                 Err(error) => return Err(error),
             }
             tokio::select! {
-                () = handover::stand_by(&args.run_dir) => {}
+                () = handover::stand_by(&args.dirs.run_dir) => {}
                 () = told.wait() => return Ok(()),
             }
         }
@@ -195,7 +196,8 @@ async fn serve(
     let (handle, hold, asked) = questions::channels(&node, flows.clone());
     let mut told = Vec::new();
     if args.take_over {
-        told = handover::prepare(&args.run_dir, &mut source, &mut discovery, &mut found).await?;
+        told =
+            handover::prepare(&args.dirs.run_dir, &mut source, &mut discovery, &mut found).await?;
     }
     // Before the owner gives way: a pod that starts while nobody has the node is held.
     let gate = match args.gate {
@@ -206,17 +208,17 @@ async fn serve(
         }
     };
     let server = if args.take_over {
-        handover::take(&args.run_dir).await?
+        handover::take(&args.dirs.run_dir).await?
     } else {
-        Server::bind(&args.run_dir)?
+        Server::bind(&args.dirs.run_dir)?
     };
     // What came since then came while an agent was there, this one or the one before.
     for event in discovery.rescan()? {
         found.take(event);
     }
     let (kernel, rings) = Kernel::open(&KernelConfig {
-        bpf_dir: Some(args.bpf_dir.clone()),
-        state_dir: Some(args.state_dir.clone()),
+        bpf_dir: Some(args.dirs.bpf_dir.clone()),
+        state_dir: Some(args.dirs.state_dir.clone()),
         attach: args.attach,
         conntrack_entries: args.conntrack_entries,
         class_key: random_key()?,
@@ -238,7 +240,7 @@ async fn serve(
         metrics: metrics.clone(),
         not_pods: args.ignore_interface.clone(),
         enforcement: args.enforcement,
-        run_dir: args.run_dir.clone(),
+        dirs: args.dirs.clone(),
     });
     core.begin(found, told)?;
 
@@ -248,9 +250,9 @@ async fn serve(
     let started = SystemTime::now();
     let taint = if args.remove_taint { Taint::Remove } else { Taint::Leave };
     let mut beside = Beside {
-        saving: Saving::new(args.state_dir.clone(), node.clone()),
+        saving: Saving::new(args.dirs.state_dir.clone(), node.clone()),
         announcing: Announcing::new(api.as_ref(), &node, taint),
-        rivals: RivalWatch::new(args.bpf_dir.clone()),
+        rivals: RivalWatch::new(args.dirs.bpf_dir.clone()),
     };
     let about = report::About { node, instance: args.instance.clone(), started };
     owning.set(true);
@@ -264,7 +266,7 @@ async fn serve(
         scraping.abort();
     }
     // Nothing is written any more: only now the lock may go, with the server.
-    beside.saving.end().await;
+    beside.saving.end(&mut core).await;
     drop(core);
     serving.abort();
     // The server's end removes its socket.
@@ -304,8 +306,8 @@ async fn source(args: &AgentArgs, node: &str) -> Result<(Source, Option<ApiServe
     let api = ApiServer::find(args.kubeconfig.as_deref()).await?;
     info!(server = api.url(), node, "objects come from the API server");
     let mut chance = Chance::new(random_key()?[0]);
-    let source =
-        KubernetesSource::start(&api, node, &args.state_dir, Timing::default(), &mut chance);
+    let places = Places { state: &args.dirs.state_dir, run: &args.dirs.run_dir };
+    let source = KubernetesSource::start(&api, node, places, Timing::default(), &mut chance);
     Ok((Source::Kubernetes(Box::new(source)), Some(api)))
 }
 
@@ -359,11 +361,11 @@ async fn own(
             _ = poll.tick() => {
                 while core.drain() > 0 {}
                 core.retry_attaching(Instant::now());
+                beside.saving.look(core, Instant::now()).await;
             }
             _ = retry.tick() => {
                 core.retry();
                 core.look_at_switches();
-                beside.saving.look(core, Instant::now()).await;
                 beside.announcing.look(core, tokio::time::Instant::now());
             }
             _ = maintain.tick() => {
