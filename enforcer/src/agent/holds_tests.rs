@@ -12,7 +12,7 @@ use crate::{
         dns::ClusterDns,
         found::{Found, Look},
     },
-    cli::StartMode,
+    cli::{StartMode, args::DirArgs},
     cluster::{Enforcement, event::ObjectKey},
     dataplane::{
         AttachMode, Kernel, KernelConfig,
@@ -102,7 +102,11 @@ async fn agent(dir: &Path) -> (Core, Discovery) {
         metrics: Metrics::new(Instant::now()),
         not_pods: Vec::new(),
         enforcement: Enforcement::Enforce,
-        run_dir: dir.to_owned(),
+        dirs: DirArgs {
+            run_dir: dir.to_owned(),
+            state_dir: dir.join("state"),
+            bpf_dir: dir.join("bpf"),
+        },
     });
     core.begin(found, Vec::new()).unwrap();
     (core, discovery)

@@ -53,6 +53,9 @@ pub struct Pod {
     pub host_network: bool,
     /// Phase is Succeeded or Failed: its addresses are no longer its own.
     pub finished: bool,
+    /// It is being deleted (`metadata.deletionTimestamp`): of several that claim one address it
+    /// counts least.
+    pub terminating: bool,
     /// Start or creation time, seconds since the epoch, 0 if unknown: of two unfinished pods that
     /// claim one address the later-started counts.
     pub started: i64,

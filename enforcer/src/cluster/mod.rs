@@ -34,6 +34,7 @@ mod interfaces;
 mod objects;
 pub mod plan;
 mod remember;
+mod revise;
 mod rules;
 mod sandboxes;
 pub mod services;

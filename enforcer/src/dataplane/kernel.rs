@@ -63,6 +63,8 @@ pub struct Kernel {
     pub(super) mode: AttachMode,
     /// This agent's programs and those of agents before.
     pub(super) our_programs: Vec<u32>,
+    /// Those of them that say nothing of an interface but that it is no pod's.
+    pub(super) outlet_programs: Vec<u32>,
     pub(super) programs: Vec<u32>,
     pub(super) intervals: Allocator,
     pub(super) rows: HashMap<RowKey, Arc<[Interval]>>,
@@ -125,6 +127,10 @@ impl Kernel {
             Some(pins) => program_pins::pin(&mut ebpf, pins)?,
             None => (Vec::new(), attach::program_ids(&mut ebpf)?),
         };
+        let outlet_programs = match &pins {
+            Some(pins) => program_pins::outlet_ids(&pins.programs)?,
+            None => Vec::new(),
+        };
         let (mut maps, rings) = maps::open(&mut ebpf)?;
         let meta = read_meta(&mut maps, config.class_key)?;
         let endpoints = Endpoints::read(&maps);
@@ -135,6 +141,7 @@ impl Kernel {
             state_dir: config.state_dir.clone(),
             mode: config.attach.resolve(),
             our_programs: [old_programs, programs.clone()].concat(),
+            outlet_programs,
             programs,
             intervals: Allocator::new(INTERVAL_SLOTS),
             rows: HashMap::new(),
@@ -304,7 +311,8 @@ impl Kernel {
 
     fn all_ours(&self) -> Vec<u32> {
         let old = self.predecessor.iter().flat_map(|predecessor| &predecessor.programs);
-        self.our_programs.iter().chain(old).copied().collect()
+        let pods = |id: &&u32| !self.outlet_programs.contains(id);
+        self.our_programs.iter().filter(pods).chain(old).copied().collect()
     }
 
     /// Attaches what is missing where an earlier agent armed an interface and died between its two

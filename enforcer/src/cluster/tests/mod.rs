@@ -48,6 +48,7 @@ fn pod(name: &str, of: &str, addresses: &str) -> Pod {
         addresses: addresses.split(',').filter(|a| !a.is_empty()).map(address).collect(),
         host_network: false,
         finished: false,
+        terminating: false,
         started: 0,
         containers_started: None,
         ports: Vec::new(),
