@@ -12,7 +12,8 @@ pub use crate::{
     },
     service::{
         ANY_NODE_ADDRESS, ClassPort, MARK_JUDGE, MARK_SERVICE, MARK_SLOT, MARK_TELL, NODE_BACKENDS,
-        NodeBackend, SERVICE_PAIRS, SVC_NODE_MANY, SVC_OTHERS, Service, ServiceKey,
+        NODE_SERVES_PORTS, NodeBackend, SERVICE_PAIRS, SVC_NODE_MANY, SVC_OTHERS, Service,
+        ServiceKey,
     },
     word::{PolicyWord, TABLE_MASK},
 };
@@ -36,7 +37,8 @@ pub const MAP_ENDPOINT_STATE: &str = "ENDPOINT_STATE";
 pub const MAP_IFINDEX_SLOT: &str = "IFINDEX_SLOT";
 /// Hash from [`AddrKey`] to `u8` (1): a pod's addresses beyond the two in [`Endpoint`].
 pub const MAP_POD_ADDRS: &str = "POD_ADDRS";
-/// Hash from [`Addr`] to `u8` (1): the node's own addresses.
+/// Hash from [`Addr`] to `u8` (1, and [`NODE_SERVES_PORTS`] where it applies): the node's own
+/// addresses.
 pub const MAP_NODE_ADDRS: &str = "NODE_ADDRS";
 /// Hash from [`Addr`] to [`Peer`]: pods' addresses.
 pub const MAP_PEERS: &str = "PEERS";

@@ -25,6 +25,9 @@ pub const NODE_BACKENDS: usize = 2;
 /// [`ServiceKey::addr`] of a node port: every address of this node that node ports are served on.
 pub const ANY_NODE_ADDRESS: Addr = Addr([0; 4]);
 
+/// Value in [`crate::abi::MAP_NODE_ADDRS`]: node ports are served on this address.
+pub const NODE_SERVES_PORTS: u8 = 2;
+
 /// Key of [`crate::abi::MAP_SERVICES`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(C)]

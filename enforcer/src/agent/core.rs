@@ -20,7 +20,7 @@ use super::{
 use crate::{
     cli::StartMode,
     cluster::{
-        Enforcement, Index, IndexConfig,
+        Enforcement, Index, IndexConfig, NodePortAddresses,
         event::{AdoptedInterface, Event, Interface, Sandbox, StartPolicy},
         plan::Plan,
     },
@@ -128,6 +128,8 @@ pub(super) struct Parts {
     pub(super) not_pods: Vec<String>,
     /// What holds for pods whose namespace says nothing.
     pub(super) enforcement: Enforcement,
+    /// Which of the node's addresses serve node ports.
+    pub(super) node_ports: NodePortAddresses,
     /// Where the socket is.
     pub(super) run_dir: PathBuf,
 }
@@ -136,7 +138,7 @@ impl Core {
     /// Takes over what an earlier agent left, or starts from nothing.
     pub(super) fn new(parts: Parts) -> Self {
         let Parts { kernel, rings, source, cni, flows, wall_offset, run_dir, .. } = parts;
-        let Parts { node, start, dns, metrics, not_pods, enforcement, .. } = parts;
+        let Parts { node, start, dns, metrics, not_pods, enforcement, node_ports, .. } = parts;
         kernel.audit_unknown(enforcement == Enforcement::Audit);
         let index = Index::new(IndexConfig {
             class_key: kernel.class_key(),
@@ -144,6 +146,7 @@ impl Core {
             node,
             start: start.policy(),
             enforcement,
+            node_ports,
         });
         Self {
             index,
@@ -201,7 +204,7 @@ impl Core {
     /// Brings the first complete plan into force: all objects and all interfaces are known.
     fn first_plan(&mut self, found: Found, update: SourceUpdate) -> Result<(), DataplaneError> {
         let Found { older, younger, node, .. } = found;
-        self.kernel.set_node_addresses(node)?;
+        self.index.apply(Event::NodeAddressesFound(node));
         let found: HashMap<u32, FoundEndpoint> =
             self.kernel.found().into_iter().map(|endpoint| (endpoint.ifindex, endpoint)).collect();
         let present: BTreeSet<u32> =
@@ -239,6 +242,7 @@ impl Core {
             }
         }
         self.take(update);
+        self.settle_node_addresses()?;
         // Decides everything that was taken in; the state is compared, so only names are needed.
         let named = self.index.take_plan();
         let renames = self.kernel.equal_tables(&self.index.snapshot());
@@ -249,6 +253,10 @@ impl Core {
             self.kernel.arrive(kernel_flows());
         }
         let mut plan = self.kernel.difference(&state)?;
+        if !self.source.is_live() {
+            let applied = self.kernel.keep_services(&mut plan)?;
+            self.note_failures(applied.failures);
+        }
         plan.names = named.names;
         plan.revision = named.revision;
         self.write(&plan);
@@ -347,8 +355,23 @@ impl Core {
             return self.first_plan(found, update);
         }
         self.take(update);
-        self.plan_if_armed();
+        if self.armed {
+            self.settle_node_addresses()?;
+            self.plan();
+            if self.source.is_live() {
+                let applied = self.kernel.forget_kept_services();
+                self.note_failures(applied.failures);
+            }
+        }
         Ok(())
+    }
+
+    /// Brings it into the kernel which addresses are the node's own, and what they are for.
+    fn settle_node_addresses(&mut self) -> Result<(), DataplaneError> {
+        match self.index.take_node_addresses() {
+            Some(addresses) => self.kernel.set_node_addresses(addresses),
+            None => Ok(()),
+        }
     }
 
     fn take(&mut self, update: SourceUpdate) {
@@ -417,7 +440,8 @@ impl Core {
                 self.write(&Plan { endpoints_removed: vec![ifindex], ..Plan::default() });
             }
             DiscoveryEvent::NodeAddresses(addresses) => {
-                self.kernel.set_node_addresses(addresses)?;
+                self.index.apply(Event::NodeAddressesFound(addresses));
+                self.settle_node_addresses()?;
             }
             DiscoveryEvent::FirstComplete => {}
         }
@@ -489,11 +513,15 @@ impl Core {
                 self.came_into_force(endpoint.ifindex, since, wall);
             }
         }
-        if !applied.failures.is_empty() {
-            for failure in &applied.failures {
+        self.note_failures(applied.failures);
+    }
+
+    fn note_failures(&mut self, failures: Vec<String>) {
+        if !failures.is_empty() {
+            for failure in &failures {
                 warn!("{failure}");
             }
-            self.failures = applied.failures;
+            self.failures = failures;
         }
     }
 

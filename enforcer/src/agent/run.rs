@@ -219,6 +219,7 @@ async fn serve(
         state_dir: Some(args.state_dir.clone()),
         attach: args.attach,
         conntrack_entries: args.conntrack_entries,
+        service_entries: args.service_entries,
         class_key: random_key()?,
     })?;
     info!(mode = ?kernel.mode(), adopted = kernel.found().len(), "the kernel has taken our programs");
@@ -238,6 +239,7 @@ async fn serve(
         metrics: metrics.clone(),
         not_pods: args.ignore_interface.clone(),
         enforcement: args.enforcement,
+        node_ports: args.nodeport_addresses,
         run_dir: args.run_dir.clone(),
     });
     core.begin(found, told)?;

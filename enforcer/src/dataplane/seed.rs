@@ -1,6 +1,6 @@
 //! Connections that were there before the agent, taken from the node's own conntrack.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr};
 
 use aya::maps::MapError;
 use enforcer_common::{
@@ -14,6 +14,7 @@ use super::{
     netlink::conntrack::{KernelFlow, PodFlow, pod_views},
     sys,
 };
+use crate::cluster::NodeAddress;
 
 /// An endpoint to seed.
 #[derive(Clone, Copy, Debug)]
@@ -23,7 +24,7 @@ pub(super) struct Seed<'a> {
     pub(super) slot: u32,
     pub(super) generation: u32,
     /// The node's own addresses.
-    pub(super) node: &'a BTreeSet<IpAddr>,
+    pub(super) node: &'a BTreeMap<IpAddr, NodeAddress>,
 }
 
 /// Writes the flows that the node knows of a pod's addresses.
@@ -82,13 +83,13 @@ fn entry(view: &PodFlow, flow: &KernelFlow, seed: &Seed<'_>, now: u64) -> Option
 
 /// Who opened the flow, as `CT_…` bits. The original source tells the node and the pod itself
 /// apart from whoever else is behind the node's address: both are allowed whatever policy says.
-fn origin(view: &PodFlow, flow: &KernelFlow, node: &BTreeSet<IpAddr>) -> u8 {
+fn origin(view: &PodFlow, flow: &KernelFlow, node: &BTreeMap<IpAddr, NodeAddress>) -> u8 {
     let source = flow.orig.source;
     if view.from_pod {
         CT_FROM_POD
     } else if source == view.local {
         CT_HAIRPIN
-    } else if source.is_loopback() || node.contains(&source) {
+    } else if source.is_loopback() || node.contains_key(&source) {
         CT_FROM_NODE
     } else {
         0

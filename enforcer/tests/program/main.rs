@@ -10,4 +10,5 @@ mod lab;
 mod packets;
 mod parsing;
 mod senders;
+mod service_map;
 mod spared;

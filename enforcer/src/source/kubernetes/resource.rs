@@ -41,11 +41,6 @@ impl Kind {
         Self::EndpointSlice,
     ];
 
-    /// Whether verdicts follow from it: without all of these nothing is brought into force.
-    pub(super) const fn is_needed(self) -> bool {
-        matches!(self, Self::Namespace | Self::Pod | Self::NetworkPolicy)
-    }
-
     /// `Kind namespace/name`.
     pub(super) fn title(self, key: &ObjectKey) -> String {
         if key.namespace.is_empty() {
