@@ -49,7 +49,7 @@ impl Core {
     ) -> Result<(), DataplaneError> {
         let Found { older, younger, node, outlets, .. } = found;
         self.outlets = outlets;
-        self.kernel.set_node_addresses(node)?;
+        self.index.apply(Event::NodeAddressesFound(node));
         let found: HashMap<u32, FoundEndpoint> =
             self.kernel.found().into_iter().map(|endpoint| (endpoint.ifindex, endpoint)).collect();
         let present: BTreeSet<u32> =
@@ -87,6 +87,7 @@ impl Core {
             }
         }
         self.take(update);
+        self.settle_node_addresses()?;
         // Decides everything that was taken in; the state is compared, so only names are needed.
         let named = self.index.take_plan();
         let renames = self.kernel.equal_tables(&self.index.snapshot());
@@ -97,6 +98,10 @@ impl Core {
             self.kernel.arrive(kernel_flows());
         }
         let mut plan = self.kernel.difference(&state)?;
+        if !self.source.is_live() {
+            let applied = self.kernel.keep_services(&mut plan)?;
+            self.note_failures(applied.failures);
+        }
         plan.names = named.names;
         plan.revision = named.revision;
         // What is judged where it leaves must find a hook there from the first packet on.

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     cli::{StartMode, args::DirArgs},
     cluster::{
-        Enforcement, Index, IndexConfig,
+        Enforcement, Index, IndexConfig, NodePortAddresses,
         event::{Event, Interface, Sandbox, StartPolicy},
         plan::Plan,
     },
@@ -139,6 +139,8 @@ pub(super) struct Parts {
     pub(super) not_pods: Vec<String>,
     /// What holds for pods whose namespace says nothing.
     pub(super) enforcement: Enforcement,
+    /// Which of the node's addresses serve node ports.
+    pub(super) node_ports: NodePortAddresses,
     /// Where the socket is, and what must survive.
     pub(super) dirs: DirArgs,
 }
@@ -147,7 +149,7 @@ impl Core {
     /// Takes over what an earlier agent left, or starts from nothing.
     pub(super) fn new(parts: Parts) -> Self {
         let Parts { kernel, rings, source, cni, flows, wall_offset, dirs, .. } = parts;
-        let Parts { node, start, dns, metrics, not_pods, enforcement, .. } = parts;
+        let Parts { node, start, dns, metrics, not_pods, enforcement, node_ports, .. } = parts;
         let unsaved = match &source {
             Source::Kubernetes(source) => {
                 Some(Journal::open(&dirs.run_dir, &dirs.state_dir, &source.identity().boot))
@@ -161,6 +163,7 @@ impl Core {
             node,
             start: start.policy(),
             enforcement,
+            node_ports,
         });
         Self {
             index,
@@ -260,8 +263,23 @@ impl Core {
             return self.first_plan(found, update);
         }
         self.take(update);
-        self.plan_if_armed();
+        if self.armed {
+            self.settle_node_addresses()?;
+            self.plan();
+            if self.source.is_live() {
+                let applied = self.kernel.forget_kept_services();
+                self.note_failures(applied.failures);
+            }
+        }
         Ok(())
+    }
+
+    /// Brings it into the kernel which addresses are the node's own, and what they are for.
+    pub(super) fn settle_node_addresses(&mut self) -> Result<(), DataplaneError> {
+        match self.index.take_node_addresses() {
+            Some(addresses) => self.kernel.set_node_addresses(addresses),
+            None => Ok(()),
+        }
     }
 
     pub(super) fn take(&mut self, update: SourceUpdate) {
@@ -310,7 +328,8 @@ impl Core {
                 self.write(&Plan { endpoints_removed: vec![ifindex], ..Plan::default() });
             }
             DiscoveryEvent::NodeAddresses(addresses) => {
-                self.kernel.set_node_addresses(addresses)?;
+                self.index.apply(Event::NodeAddressesFound(addresses));
+                self.settle_node_addresses()?;
             }
             DiscoveryEvent::Outlets(outlets) => {
                 self.outlets = outlets;
@@ -390,11 +409,15 @@ impl Core {
                 self.came_into_force(endpoint.ifindex, since, wall);
             }
         }
-        if !applied.failures.is_empty() {
-            for failure in &applied.failures {
+        self.note_failures(applied.failures);
+    }
+
+    pub(super) fn note_failures(&mut self, failures: Vec<String>) {
+        if !failures.is_empty() {
+            for failure in &failures {
                 warn!("{failure}");
             }
-            self.failures = applied.failures;
+            self.failures = failures;
         }
     }
 

@@ -218,6 +218,7 @@ async fn serve(
         state_dir: Some(args.dirs.state_dir.clone()),
         attach: args.attach,
         conntrack_entries: args.conntrack_entries,
+        service_entries: args.service_entries,
         class_key: random_key()?,
     })?;
     info!(mode = ?kernel.mode(), adopted = kernel.found().len(), "the kernel has taken our programs");
@@ -237,6 +238,7 @@ async fn serve(
         metrics: metrics.clone(),
         not_pods: args.ignore_interface.clone(),
         enforcement: args.enforcement,
+        node_ports: args.nodeport_addresses,
         dirs: args.dirs.clone(),
     });
     core.begin(found, told)?;

@@ -61,6 +61,7 @@ fn change(index: &Index, node: &str, event: &Event) -> Unsaved {
         | Event::ServiceDeleted(_)
         | Event::SliceApplied(_)
         | Event::SliceDeleted(_)
+        | Event::NodeAddressesFound(_)
         | Event::InterfaceFound(_)
         | Event::InterfaceAppeared(_)
         | Event::InterfaceAdopted(_)

@@ -14,7 +14,7 @@ pub use super::{
 use super::{terminal::Color, when::When};
 use crate::{
     cluster::{
-        Enforcement,
+        Enforcement, NodePortAddresses,
         event::{ObjectKey, StartPolicy},
     },
     dataplane::AttachMode,
@@ -165,6 +165,18 @@ pub struct AgentArgs {
         value_parser = clap::value_parser!(u32).range(1024..=1 << 26)
     )]
     pub conntrack_entries: u32,
+    /// Addresses and ports of Services that the node can know; a map that is there keeps its size
+    #[arg(
+        long,
+        value_name = "N",
+        env = "ENFORCER_SERVICE_ENTRIES",
+        default_value_t = 65_536,
+        value_parser = clap::value_parser!(u32).range(64..=1 << 24)
+    )]
+    pub service_entries: u32,
+    /// Addresses of this node that serve node ports: what kube-proxy's --nodeport-addresses says
+    #[arg(long, value_enum, env = "ENFORCER_NODEPORT_ADDRESSES", default_value_t)]
+    pub nodeport_addresses: NodePortAddresses,
     /// Flows that are kept for `enforcer observe`
     #[arg(
         long,

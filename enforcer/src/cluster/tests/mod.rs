@@ -9,6 +9,8 @@ mod reuse;
 mod scale;
 mod scenarios;
 mod semantics;
+mod service_status;
+mod services;
 mod start_streams;
 mod starting;
 mod streams;

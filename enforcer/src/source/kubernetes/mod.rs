@@ -11,7 +11,7 @@ mod framing;
 mod health;
 mod lanes;
 mod list;
-mod objects;
+pub(super) mod objects;
 mod resource;
 mod restore;
 mod timing;
@@ -201,7 +201,7 @@ impl KubernetesSource {
         update
     }
 
-    /// Whether every watch that verdicts depend on has brought a whole list.
+    /// Whether every watch has brought a whole list: verdicts depend on all of them.
     #[must_use]
     pub fn is_live(&self) -> bool {
         self.staged.is_none()
@@ -210,8 +210,7 @@ impl KubernetesSource {
     /// Whether some watch has heard of the server and none is in trouble.
     #[must_use]
     pub fn is_in_contact(&self) -> bool {
-        let needed = self.watches.iter().filter(|(watch, _)| watch.kind.is_needed());
-        self.is_live() && needed.into_iter().all(|(_, health)| health.trouble().is_none())
+        self.is_live() && self.watches.iter().all(|(_, health)| health.trouble().is_none())
     }
 
     /// The policies in force.
@@ -250,8 +249,7 @@ impl KubernetesSource {
     /// What keeps the first list of all from being complete.
     #[must_use]
     pub fn missing(&self) -> Option<String> {
-        let mut needed = self.watches.iter().filter(|(watch, _)| watch.kind.is_needed());
-        let (watch, health) = needed.find(|(_, health)| !health.complete)?;
+        let (watch, health) = self.watches.iter().find(|(_, health)| !health.complete)?;
         Some(match health.trouble() {
             Some(sentence) => format!("{} are not read: {sentence}", watch.name),
             None => format!("{} are being listed", watch.name),
@@ -296,7 +294,7 @@ impl KubernetesSource {
     }
 
     fn is_complete(&self) -> bool {
-        self.watches.iter().all(|(watch, health)| health.complete || !watch.kind.is_needed())
+        self.watches.iter().all(|(_, health)| health.complete)
     }
 
     /// What was saved comes into force, or a part of it goes.

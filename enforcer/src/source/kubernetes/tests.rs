@@ -224,16 +224,23 @@ async fn nothing_is_told_while_a_list_is_missing() {
 }
 
 #[tokio::test]
-async fn a_kind_that_no_verdict_needs_keeps_nobody_waiting() {
-    let fake = cluster().await;
-    for _ in 0..1000 {
-        fake.fault("services", Fault::Status(404, "the server could not find it"));
+async fn nothing_is_told_before_virtual_addresses_are_known() {
+    for kind in ["nodes", "services", "endpointslices"] {
+        let fake = cluster().await;
+        for _ in 0..1000 {
+            fake.fault(kind, Fault::Status(404, "the server could not find it"));
+        }
+        let mut client = Client::new(&fake, quick());
+        client.until("refused", |c| c.state(kind).0 == WatchState::Failing).await;
+        client.until("others", |c| c.state("pods").0 == WatchState::Complete).await;
+        assert_eq!((client.events, client.source.is_live()), (0, false), "{kind}");
+        let missing = client.source.missing().unwrap();
+        let expected = format!("{kind} are not read: the API server at hand has no {kind}");
+        assert!(missing.starts_with(&expected), "{missing}");
+        fake.state().forgive(kind);
+        client.until("live", |c| c.source.is_live()).await;
+        assert!(client.services.contains("s"));
     }
-    let mut client = Client::new(&fake, quick());
-    client.until("live", |c| c.source.is_live()).await;
-    client.until("told", |c| c.state("services").0 == WatchState::Failing).await;
-    let (_, reason) = client.state("services");
-    assert!(reason.starts_with("the API server at hand has no services"), "{reason}");
 }
 
 #[tokio::test]
