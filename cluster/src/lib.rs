@@ -3,7 +3,8 @@
 //! kube-proxy in a set of namespaces each.
 //!
 //! [`Assets`] are what it is made of, built or downloaded once. A [`Cluster`] is the one that runs:
-//! there is at most one on a machine, since its names and addresses are fixed. No state is kept of
+//! there is at most one on a machine, since its names and addresses are fixed. [`Upstream`] are
+//! Kubernetes' own tests, which can be run in it. No state is kept of
 //! what runs: it is read off the system, so that [`Cluster::down`] also removes what a run that was
 //! killed has left.
 

@@ -15,7 +15,9 @@ use crate::{Cluster, ClusterError, Upstream, program};
 const PROCESSES: &str = "--procs=4";
 /// Longer than any run should take.
 const LIMIT: &str = "--timeout=40m";
-/// What a line of a test has in it about a connection that came out otherwise than expected.
+/// What a line of a test about a connection that came out otherwise begins with, after its time.
+const EXPECTED: &str = "Expected ";
+/// What it has in it.
 const OTHERWISE: &str = "pod connection was instead";
 /// The runner's report.
 const REPORT: &str = "report.json";
@@ -172,7 +174,8 @@ fn read(report: &str, wanted: Wanted<'_>) -> serde_json::Result<Vec<Spec>> {
             let seconds = one.run_time / 1_000_000_000;
             let mut message = one.failure.unwrap_or_default().message;
             for line in one.captured_ginkgo_writer_output.lines() {
-                // Each is tried twice.
+                // Without what says when: each is tried twice.
+                let line = line.find(EXPECTED).and_then(|at| line.get(at..)).unwrap_or(line);
                 if line.contains(OTHERWISE) && !message.contains(line) {
                     message = format!("{message}\n    {line}");
                 }
@@ -243,14 +246,16 @@ mod tests {
     fn what_fails_is_skipped_or_missing_is_named() {
         let mut failed = it("Netpol", "default deny", "failed");
         failed["Failure"] = json!({"Message": "it was let through"});
-        failed["CapturedGinkgoWriterOutput"] = json!("a\nblocked pod connection was instead X\nb");
+        failed["CapturedGinkgoWriterOutput"] = json!(
+            "a\n1 Expected pod connection was instead X\n2 Expected pod connection was instead X\nb"
+        );
         let found = specs(&[failed, it("Netpol", "Ports", "skipped")]);
         let wrong = WANTED.failures(&found);
         assert_eq!(wrong[0], "Netpol between pods Ports: skipped ()");
         assert_eq!(
             wrong[1],
-            "Netpol between pods default deny: failed (it was let through\n    blocked pod connection \
-             was instead X)"
+            "Netpol between pods default deny: failed (it was let through\n    Expected pod \
+             connection was instead X)"
         );
         let wrong = WANTED.failures(&specs(&[it("Netpol", "Ports", "passed")]));
         assert_eq!(wrong, ["no test is \"deny\"", "there are 1 tests, not 2"]);

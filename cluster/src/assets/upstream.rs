@@ -56,13 +56,9 @@ impl Upstream {
         let folder = folder(layout);
         stamp::clear(&folder)?;
         fs::create_dir_all(&folder).map_err(ClusterError::file("create", &folder))?;
-        let programs = [
-            format!("{KUBERNETES}/test/images/{PROGRAM}"),
-            "github.com/onsi/ginkgo/v2/ginkgo".to_owned(),
-        ];
-        module.build(&["build"], &folder, &programs)?;
-        let suite = [format!("{KUBERNETES}/test/e2e")];
-        module.build(&["test", "-c"], &folder.join(SUITE), &suite)?;
+        let [suite, program, runner] = packages();
+        module.build(&["build"], &folder, &[program, runner])?;
+        module.build(&["test", "-c"], &folder.join(SUITE), &[suite])?;
         let tag = module.source(&format!("test/images/{PROGRAM}/VERSION"))?;
         write_image(&folder, tag.trim())?;
         stamp.write()?;
@@ -101,6 +97,15 @@ impl Upstream {
     }
 }
 
+/// Go's names of the tests, of their pods' program and of what runs them.
+fn packages() -> [String; 3] {
+    [
+        format!("{KUBERNETES}/test/e2e"),
+        format!("{KUBERNETES}/test/images/{PROGRAM}"),
+        format!("github.com/onsi/ginkgo/v2/{RUNNER}"),
+    ]
+}
+
 fn folder(layout: &Layout) -> PathBuf {
     layout.root().join("upstream")
 }
@@ -114,4 +119,18 @@ fn write_image(folder: &Path, tag: &str) -> Result<(), ClusterError> {
         Image::new(&format!("{REGISTRY}/{PROGRAM}:{tag}"), architecture, &[&format!("/{PROGRAM}")]);
     image.arguments(&["pause"]).program(PROGRAM, content).write(&folder.join(ARCHIVE))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_module_of_the_repository_has_what_is_built() {
+        let module = Path::new(env!("CARGO_MANIFEST_DIR")).join("kubernetes/go.mod");
+        let manifest = fs::read_to_string(module).unwrap();
+        for package in packages() {
+            assert!(manifest.contains(&format!("\t{package}\n")), "{package}");
+        }
+    }
 }
