@@ -313,6 +313,10 @@ impl Kernel {
                 carrying.insert(link.ifindex);
             }
         }
+        // Where packets leave, ours is beside its own: it goes with the last of the pods'.
+        let outlets: BTreeSet<u32> =
+            carrying.iter().copied().filter(|ifindex| self.uplinks.has(*ifindex)).collect();
+        carrying.retain(|ifindex| !outlets.contains(ifindex));
         // Those without an endpoint it had closed: they stay so until they have one of ours.
         let concerned = predecessor.endpoints.keys().chain(&carrying).copied();
         let ready: BTreeSet<u32> = concerned.filter(|ifindex| self.is_ours(*ifindex)).collect();
@@ -329,6 +333,9 @@ impl Kernel {
         if let Some(predecessor) = &mut self.predecessor {
             predecessor.endpoints.retain(|ifindex, _| !ready.contains(ifindex));
             if predecessor.endpoints.is_empty() && carrying.is_subset(&ready) {
+                for ifindex in &outlets {
+                    remove::delete_filters(*ifindex, &programs)?;
+                }
                 remove_pins(&predecessor.pins)?;
                 self.predecessor = None;
             }

@@ -32,6 +32,13 @@ pub(super) struct Uplinks {
     tidy: bool,
 }
 
+impl Uplinks {
+    /// Whether an interface carries this agent's program.
+    pub(super) fn has(&self, ifindex: u32) -> bool {
+        self.links.contains_key(&ifindex)
+    }
+}
+
 /// What [`Kernel::cover`] did not reach, or reached at last.
 #[derive(Debug)]
 pub enum Covered {
