@@ -410,15 +410,22 @@ fn run_in_batches(steps: &[Step], size: usize) {
     check_against_a_fresh_one(&index, &cluster);
 }
 
-/// Pods, policies and interfaces to begin with, so that streams meet something.
+/// Pods, policies, Services and interfaces to begin with, so that streams meet something.
 fn beginning() -> impl Strategy<Value = Vec<Step>> {
     let pods: Vec<_> = (0..PODS).map(random::pod).collect();
     let policies: Vec<_> = (0..3).map(random::policy).collect();
-    (pods, policies).prop_map(|(pods, policies)| {
+    let services: Vec<_> = (0..SERVICES).map(services::random_service).collect();
+    let slices: Vec<_> = (0..SLICES).map(services::random_slice).collect();
+    (pods, policies, services, slices).prop_map(|(pods, policies, services, slices)| {
         let pods = pods.into_iter().enumerate().map(|(at, pod)| (at, Some(pod))).collect();
         let policies = policies.into_iter().enumerate().map(|(at, p)| (at, Some(p))).collect();
         let interfaces = (0..4).map(|at| Step::Interface(at, true));
-        interfaces.chain([Step::List(pods, policies)]).collect()
+        let services = services.into_iter().enumerate();
+        let services = services.map(|(at, service)| Step::Service(at, Box::new(Some(service))));
+        let slices = slices.into_iter().enumerate();
+        let slices = slices.map(|(at, slice)| Step::Slice(at, Some(slice)));
+        let list = Step::List(pods, policies);
+        interfaces.chain(services).chain(slices).chain([list]).collect()
     })
 }
 
