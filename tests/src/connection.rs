@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read, Write},
-    net::TcpStream,
+    net::{SocketAddr, TcpStream},
     os::fd::{AsFd, AsRawFd},
     sync::{
         Arc, Mutex, PoisonError,
@@ -47,7 +47,7 @@ impl Lab {
         let remote = self.answer(to, v6, port, Protocol::Tcp)?;
         let (netns, local) = self.locate(from, v6)?;
         let stream = netns
-            .run(|| sockets::start_tcp(local, remote))?
+            .run(|| sockets::start_tcp(SocketAddr::new(local, 0), remote))?
             .map_err(LabError::io(format!("connect from {from} to {to}")))?;
         let mut fds = [PollFd::new(stream.as_fd(), PollFlags::POLLOUT)];
         poll(&mut fds, PollTimeout::from(1500_u16))
