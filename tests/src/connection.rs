@@ -96,6 +96,23 @@ impl Connection {
         }
     }
 
+    /// Bytes that come within this time.
+    pub fn receive_for(&mut self, time: Duration) -> usize {
+        let deadline = Instant::now() + time;
+        let mut buffer = vec![0; 65_536];
+        let mut bytes = 0;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.stream.set_read_timeout(Some(left)).is_err() {
+                return bytes;
+            }
+            match self.stream.read(&mut buffer) {
+                Ok(0) | Err(_) => return bytes,
+                Ok(length) => bytes += length,
+            }
+        }
+    }
+
     /// Segments that this side had to send again because they, or their acknowledgement, were lost;
     /// what TCP sent again for nothing (RFC 2883) on a busy machine does not count.
     #[must_use]

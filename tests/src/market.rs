@@ -4,14 +4,15 @@
 use std::{
     net::IpAddr,
     sync::atomic::{AtomicU16, Ordering},
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use serde_json::Value;
 
 use crate::{
-    AgentOptions, Backend, Lab, Mode, PodSpec, Probe, Protocol, Proxy, Service, World,
-    netns::Netns, policy, scenario::pod_file, world::must,
+    AgentOptions, Backend, Lab, Mode, Outcome, Place, PodSpec, Probe, Protocol, Proxy, Service,
+    World, netns::Netns, policy, scenario::pod_file, world::must,
 };
 
 /// Where the backends listen.
@@ -213,7 +214,7 @@ impl Market {
                 let backend = service.backends.iter().find(|backend| got(backend, port));
                 let expected = backend.is_some_and(|backend| open.contains(backend));
                 let right = outcome.is_open() == expected
-                    && (outcome.is_open() || outcome == crate::Outcome::NoAnswer);
+                    && (outcome.is_open() || outcome == Outcome::NoAnswer);
                 if !right {
                     let to = backend.map_or_else(|| "nobody".into(), |one| one.place.to_string());
                     wrong.push(format!("{probe} from port {port}, translated to {to}: {outcome}"));
@@ -230,24 +231,58 @@ impl Market {
         }
     }
 
-    /// What the agent tells of this kind (`DROPPED`, `AUDIT`, …), once there is a line with all
-    /// of `wanted`.
+    /// A probe of a Service's port 80 by the client.
+    ///
+    /// # Panics
+    /// If the Service has no address of the family.
+    #[must_use]
+    #[track_caller]
+    pub fn ask(service: &Service, v6: bool, protocol: Protocol) -> Probe {
+        Probe::new(Place::pod("shop/client"), service.place(v6), 80, protocol)
+    }
+
+    /// Probes of a Service's port 80 by the client: TCP and UDP, both families.
+    ///
+    /// # Panics
+    /// If the Service lacks an address of a family.
+    #[must_use]
+    #[track_caller]
+    pub fn ask_all(service: &Service) -> [Probe; 4] {
+        let ask = |v6, protocol| Self::ask(service, v6, protocol);
+        let (tcp, udp) = (Protocol::Tcp, Protocol::Udp);
+        [ask(false, tcp), ask(true, tcp), ask(false, udp), ask(true, udp)]
+    }
+
+    /// Fails unless [`Self::ask_all`] of each Service has this outcome.
+    ///
+    /// # Panics
+    /// If one has not.
+    #[track_caller]
+    pub fn expect(&self, services: &[(&Service, bool)]) {
+        let probes: Vec<(Probe, bool)> = services
+            .iter()
+            .flat_map(|(service, open)| Self::ask_all(service).map(|probe| (probe, *open)))
+            .collect();
+        self.world.expect(&probes);
+    }
+
+    /// What the agent tells of this reason, once a line of it has all these words.
     ///
     /// # Panics
     /// If there is none within five seconds.
     #[track_caller]
-    pub fn told(&self, verdict: &str, wanted: &[&str]) -> String {
-        let deadline = std::time::Instant::now() + Duration::from_secs(5);
+    pub fn told(&self, reason: &str, words: &[&str]) -> String {
+        let deadline = Instant::now() + Duration::from_secs(5);
         loop {
-            let flows = must(self.world.agent.ask(&["observe", "--verdict", verdict, "--all"]));
-            if flows.lines().any(|line| wanted.iter().all(|word| line.contains(word))) {
+            let flows = must(self.world.agent.ask(&["observe", "--reason", reason, "--all"]));
+            if flows.lines().any(|line| words.iter().all(|word| line.contains(word))) {
                 return flows;
             }
-            assert!(
-                std::time::Instant::now() < deadline,
-                "no line with {wanted:?}, {verdict}:\n{flows}"
-            );
-            std::thread::sleep(Duration::from_millis(20));
+            if Instant::now() > deadline {
+                let all = must(self.world.agent.ask(&["observe", "--last", "30"]));
+                panic!("no {reason} with {words:?}:\n{flows}\nthe last of all:\n{all}");
+            }
+            thread::sleep(Duration::from_millis(20));
         }
     }
 }
