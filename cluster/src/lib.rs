@@ -24,8 +24,9 @@ mod plan;
 mod processes;
 mod program;
 mod progress;
+mod suite;
 
-pub use assets::{Assets, HOST_PACKAGES};
+pub use assets::{Assets, HOST_PACKAGES, Upstream};
 pub use cluster::Cluster;
 pub use error::ClusterError;
 pub use image::{Architecture, Image, ImageError};
@@ -33,3 +34,4 @@ pub use interrupt::end_on_signals;
 pub use layout::Layout;
 pub use plan::{Families, Options, ProxyMode};
 pub use progress::{Progress, Quiet};
+pub use suite::{Spec, Wanted};

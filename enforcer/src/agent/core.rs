@@ -28,7 +28,7 @@ use crate::{
         self, DataplaneError, FoundEndpoint, Kernel, RingMaps,
         netlink::{DiscoveryEvent, conntrack},
     },
-    flow::{decode, directory::Directory, event::enrich, ring::FlowRing},
+    flow::{decode, directory::Directory, event::enrich, pending::Pending, ring::FlowRing},
     gate::GateStatus,
     metrics::Metrics,
     rivals::Rival,
@@ -68,6 +68,8 @@ pub(super) struct Core {
     pub(super) settled: bool,
     directory: Directory,
     pub(super) flows: FlowRing,
+    /// Flows to Services that wait for their verdict.
+    to_services: Pending,
     wall_offset: Duration,
     /// What the network plugins tell of sandboxes, where they are asked.
     pub(super) cni: Option<CniCache>,
@@ -165,6 +167,7 @@ impl Core {
             settled: true,
             directory: Directory::default(),
             flows,
+            to_services: Pending::default(),
             wall_offset,
             interfaces: HashMap::new(),
             revision: 0,
@@ -199,6 +202,7 @@ impl Core {
     /// # Errors
     /// If the kernel's maps cannot be read or written.
     pub(super) fn begin(&mut self, found: Found, told: Vec<Event>) -> Result<(), DataplaneError> {
+        self.complete_attachments(&found);
         self.found = Some(found);
         let mut update = self.source.first();
         update.events.splice(0..0, told);
@@ -547,9 +551,16 @@ impl Core {
 
     /// Reads the event rings. Returns how many events there were.
     pub(super) fn drain(&mut self) -> usize {
-        let Self { rings, directory, flows, wall_offset, undecodable, .. } = self;
+        let Self { rings, directory, flows, wall_offset, undecodable, to_services, .. } = self;
+        for told in to_services.overdue(dataplane::monotonic()) {
+            flows.push(enrich(told, directory, *wall_offset));
+        }
         rings.drain(|bytes| match decode::decode(bytes) {
-            Ok(raw) => flows.push(enrich(raw, directory, *wall_offset)),
+            Ok(raw) => {
+                if let Some(told) = to_services.take(raw) {
+                    flows.push(enrich(told, directory, *wall_offset));
+                }
+            }
             Err(error) => {
                 if *undecodable == 0 {
                     warn!(%error, "an event of the kernel makes no sense; more are counted only");

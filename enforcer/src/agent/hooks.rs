@@ -7,8 +7,9 @@ use std::{
 
 use tracing::{debug, warn};
 
-use super::core::Core;
+use super::{core::Core, found::Found};
 use crate::{
+    cluster::event::Interface,
     dataplane::{self, Covered, netlink::links::Links},
     error_chain,
 };
@@ -92,6 +93,17 @@ impl Core {
     pub(super) fn bypassed(&self) -> Vec<Arc<str>> {
         let names = self.bypass.found().iter().filter_map(|ifindex| self.interfaces.get(ifindex));
         names.map(|known| Arc::clone(&known.name)).collect()
+    }
+
+    /// Attaches what is missing where the agent before died between the two programs of an
+    /// interface.
+    pub(super) fn complete_attachments(&mut self, found: &Found) {
+        for Interface { ifindex, name, .. } in found.older.iter().chain(&found.younger) {
+            // What fails is tried again with the first plan.
+            if let Err(error) = self.kernel.complete_attachment(*ifindex, name) {
+                warn!(%name, error = error_chain(&error), "only half attached");
+            }
+        }
     }
 
     /// Attaches again where another hand displaced our programs, but does not fight over a hook.

@@ -21,7 +21,7 @@ use super::{
     core::{Core, Parts},
     dns::ClusterDns,
     found::{Found, Look},
-    handover,
+    handover::{self, Claim},
     holds::{self, Doorkeeper},
     open_gate::OpenGate,
     questions::{self, Asked, Handle, Waiting, answer, ask},
@@ -29,7 +29,7 @@ use super::{
     rival_watch::RivalWatch,
     saving::Saving,
     scrape,
-    socket::{Server, SocketError},
+    socket::SocketError,
 };
 use crate::{
     apiserver::{ApiServer, ConfigError},
@@ -112,7 +112,7 @@ pub fn run(args: &AgentArgs) -> Result<(), AgentError> {
         loop {
             let owning = Cell::new(false);
             let ended = tokio::select! {
-                ended = serve(args, &told, &owning) => ended,
+                ended = serve(args, Claim::of(args.take_over, stands_by), &told, &owning) => ended,
                 // Before it owns the node there is nothing to end in order.
                 () = unless(&owning, told.clone()) => Ok(Ended::Told),
             };
@@ -177,6 +177,7 @@ impl Told {
 
 async fn serve(
     args: &AgentArgs,
+    claim: Claim,
     told_to_end: &Told,
     owning: &Cell<bool>,
 ) -> Result<Ended, AgentError> {
@@ -205,11 +206,7 @@ async fn serve(
             Some(OpenGate::open(args, doorkeeper, random_key()?[0]).await)
         }
     };
-    let server = if args.take_over {
-        handover::take(&args.run_dir).await?
-    } else {
-        Server::bind(&args.run_dir)?
-    };
+    let server = handover::claim(&args.run_dir, claim).await?;
     // What came since then came while an agent was there, this one or the one before.
     for event in discovery.rescan()? {
         found.take(event);

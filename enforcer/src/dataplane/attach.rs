@@ -5,6 +5,7 @@
 //! pinned program and replaces it in place.
 
 use std::{
+    ffi::OsString,
     fs, io,
     mem::ManuallyDrop,
     path::{Path, PathBuf},
@@ -25,6 +26,7 @@ use super::{
     DataplaneError,
     netlink::{tc, tcx},
     object::{self, PinPaths},
+    remove::delete,
 };
 
 /// The object's programs.
@@ -94,9 +96,10 @@ fn link_path(pins: &PinPaths, ifindex: u32, direction: Direction) -> PathBuf {
     pins.links.join(format!("{ifindex}-{side}"))
 }
 
-/// Pins of both links of an interface.
-pub(super) fn link_paths(pins: &PinPaths, ifindex: u32) -> [PathBuf; 2] {
-    Direction::BOTH.map(|direction| link_path(pins, ifindex, direction))
+/// Pins of both links of an interface, and those that were about to take their place.
+pub(super) fn link_paths(pins: &PinPaths, ifindex: u32) -> Vec<PathBuf> {
+    let paths = Direction::BOTH.map(|direction| link_path(pins, ifindex, direction));
+    paths.into_iter().flat_map(|path| [draft(&path), path]).collect()
 }
 
 /// Where attachments are remembered, and what an earlier agent's are known by.
@@ -152,22 +155,49 @@ pub(super) fn tcx(
         let id = program.attach_with_options(interface, hook, options)?;
         return Ok(Link::Held(program.take_link(id)?));
     };
-    if let Ok(pinned) = PinnedLink::from_pin(&path) {
-        // A pin of an interface that went under the same index points to nothing: its update
-        // fails, and it gives way.
-        let link = SchedClassifierLink::try_from(FdLink::from(pinned))?;
-        if let Ok(id) = program.attach_to_link(link) {
-            // The pin holds the link; ours may close.
-            drop(program.take_link(id)?);
-            return Ok(Link::Tcx);
-        }
-        fs::remove_file(&path)?;
+    // What is pinned goes only when something else is in its place, pinned as well: there is no
+    // moment at which an agent could die and leave the interface open.
+    let draft = draft(&path);
+    if updated(program, &path)? {
+        delete(&draft)?;
+        return Ok(Link::Tcx);
     }
-    let options = TcAttachOptions::TcxOrder(LinkOrder::first());
-    let id = program.attach_with_options(interface, hook, options)?;
-    let link: FdLink = program.take_link(id)?.try_into()?;
-    link.pin(&path)?;
+    if !updated(program, &draft)? {
+        let options = TcAttachOptions::TcxOrder(LinkOrder::first());
+        let id = program.attach_with_options(interface, hook, options)?;
+        let link: FdLink = program.take_link(id)?.try_into()?;
+        delete(&draft)?;
+        link.pin(&draft)?;
+    }
+    fs::rename(&draft, &path)?;
     Ok(Link::Tcx)
+}
+
+/// Name of a pin that is about to take another's place.
+fn draft(path: &Path) -> PathBuf {
+    // bpffs takes no dots in names.
+    path.with_file_name(path.file_name().map_or_else(OsString::new, |name| {
+        let mut name = name.to_owned();
+        name.push("-new");
+        name
+    }))
+}
+
+/// Puts the program on the link that is pinned there. `false` if there is none, or the update
+/// fails: that of an interface that went, which had the same index, is on nothing.
+fn updated(program: &mut SchedClassifier, path: &Path) -> Result<bool, AnyError> {
+    let Ok(pinned) = PinnedLink::from_pin(path) else {
+        return Ok(false);
+    };
+    let Ok(link) = SchedClassifierLink::try_from(FdLink::from(pinned)) else {
+        return Ok(false);
+    };
+    let Ok(id) = program.attach_to_link(link) else {
+        return Ok(false);
+    };
+    // The pin holds the link; ours may close.
+    drop(program.take_link(id)?);
+    Ok(true)
 }
 
 /// The note that the clsact qdisc of an interface is ours to remove.

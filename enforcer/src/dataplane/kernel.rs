@@ -258,7 +258,7 @@ impl Kernel {
         let now = &interface.peer_addresses;
         let armed = self.endpoints.by_ifindex.get(&interface.ifindex);
         armed.is_some_and(|armed| !armed.starting || now.is_empty() || armed.addresses == *now)
-            && self.carries_ours(interface.ifindex)
+            && self.in_place(interface.ifindex)
     }
 
     /// Closes interfaces whose pods cannot be known yet: nothing passes but what the node sends.
@@ -287,14 +287,43 @@ impl Kernel {
         applied
     }
 
-    /// Whether an interface has programs of ours, an earlier agent's included, however attached.
+    /// Whether an interface has a program of ours, an earlier agent's included, however attached:
+    /// then it is the one that was armed. An agent that died in the middle attached only one.
     #[must_use]
     pub fn carries_ours(&self, ifindex: u32) -> bool {
-        let old = self.predecessor.iter().flat_map(|predecessor| &predecessor.programs);
-        let ours: Vec<u32> = self.our_programs.iter().chain(old).copied().collect();
+        attach::on_some_hook(&self.all_ours(), ifindex)
+    }
+
+    /// Whether an interface has programs of ours on both hooks.
+    fn in_place(&self, ifindex: u32) -> bool {
+        let ours = self.all_ours();
         [AttachMode::Tcx, AttachMode::Clsact]
             .into_iter()
             .any(|mode| attach::in_place(mode, &ours, ifindex))
+    }
+
+    fn all_ours(&self) -> Vec<u32> {
+        let old = self.predecessor.iter().flat_map(|predecessor| &predecessor.programs);
+        self.our_programs.iter().chain(old).copied().collect()
+    }
+
+    /// Attaches what is missing where an earlier agent armed an interface and died between its two
+    /// programs: until there is a plan its record is in force, in both directions.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn complete_attachment(
+        &mut self,
+        ifindex: u32,
+        interface: &str,
+    ) -> Result<(), DataplaneError> {
+        let half = self.endpoints.by_ifindex.contains_key(&ifindex)
+            && self.carries_ours(ifindex)
+            && !self.in_place(ifindex);
+        if half {
+            self.attach(ifindex, interface)?;
+        }
+        Ok(())
     }
 
     /// Interfaces on which our programs are no longer where they were put.

@@ -35,5 +35,5 @@ pub use kernel::{FoundEndpoint, Kernel, KernelConfig};
 pub use maps::RingMaps;
 pub use remove::{attached_anywhere, remove};
 pub use sys::{is_root, may_load, monotonic, user};
-pub use upgrade::Upgraded;
+pub use upgrade::{Upgraded, other_version};
 pub use uplinks::Covered;

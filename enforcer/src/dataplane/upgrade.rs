@@ -107,6 +107,19 @@ fn versions(bpf_dir: &Path) -> Result<Vec<(u32, PinPaths)>, DataplaneError> {
     Ok(found)
 }
 
+/// Another version than ours that is in force too; for processes that are no agent.
+///
+/// # Errors
+/// If the folder of pins cannot be read.
+pub fn other_version(bpf_dir: &Path) -> Result<Option<u32>, DataplaneError> {
+    let mut others = remove::entries(bpf_dir)?.into_iter().filter_map(|folder| {
+        let version = folder.file_name()?.to_str()?.strip_prefix('v')?.parse().ok()?;
+        let in_force = PinPaths::of(bpf_dir, version).maps.join(MAP_META).exists();
+        (version != ABI_VERSION && in_force).then_some(version)
+    });
+    Ok(others.next())
+}
+
 /// The version before ours, if one is in force. To be called before anything is made.
 ///
 /// # Errors

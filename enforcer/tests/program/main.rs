@@ -9,5 +9,6 @@ mod interrupted;
 mod lab;
 mod packets;
 mod parsing;
+mod records;
 mod senders;
 mod spared;

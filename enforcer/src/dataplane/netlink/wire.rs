@@ -20,6 +20,8 @@ pub(super) const DONE: u16 = 3;
 pub(super) const REQUEST: u16 = 1;
 /// `NLM_F_ACK`.
 pub(super) const ACK: u16 = 4;
+/// `NLM_F_ECHO`: without it the kernel tells the answer to those who listen for changes only.
+pub(super) const ECHO: u16 = 8;
 /// `NLM_F_DUMP_INTR`: the list changed while it was read.
 pub(super) const INTERRUPTED: u16 = 0x10;
 /// `NLM_F_DUMP`.

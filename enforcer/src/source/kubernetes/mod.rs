@@ -330,7 +330,8 @@ impl KubernetesSource {
         match news {
             News::Listed { items, nameless, version } => {
                 self.set_nameless(number, nameless);
-                lanes.listing(lane, version);
+                let versions = items.iter().map(|item| (&item.key, item.version));
+                lanes.listing(lane, versions, version);
                 let mut listed = HashSet::with_capacity(items.len());
                 for item in items {
                     listed.insert(item.key.clone());

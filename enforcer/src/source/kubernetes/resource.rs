@@ -46,6 +46,12 @@ impl Kind {
         matches!(self, Self::Namespace | Self::Pod | Self::NetworkPolicy)
     }
 
+    /// Whether there may be a hundred thousand of them: such lists are to come from the server's
+    /// cache.
+    pub(super) const fn is_many(self) -> bool {
+        matches!(self, Self::Pod | Self::EndpointSlice)
+    }
+
     /// `Kind namespace/name`.
     pub(super) fn title(self, key: &ObjectKey) -> String {
         if key.namespace.is_empty() {
@@ -122,6 +128,12 @@ impl Watch {
     /// The path with more of a query.
     pub(super) fn with(&self, query: &str) -> String {
         format!("{}{query}", self.path)
+    }
+
+    /// The path of all objects of the kind, with a query.
+    pub(super) fn of_all(&self, query: &str) -> String {
+        let all = self.path.split_once('?').map_or(&*self.path, |(path, _)| path);
+        format!("{all}?{query}")
     }
 }
 

@@ -33,6 +33,7 @@ fn quick() -> Timing {
         start: Duration::ZERO,
         hurry: Duration::from_secs(1),
         catch_up: Duration::from_millis(300),
+        outage: PATIENCE,
         few: 1000,
         patience: Duration::from_millis(300),
         remote: Duration::from_secs(600),
@@ -223,18 +224,23 @@ async fn a_kind_that_no_verdict_needs_keeps_nobody_waiting() {
 }
 
 #[tokio::test]
-async fn servers_without_streamed_lists_are_listed_in_chunks() {
+async fn servers_without_streamed_lists_are_listed_in_chunks_or_from_their_cache() {
     for code in [422, 500] {
         let fake = Fake::start().await;
         fake.state().old = Some(code);
-        fake.put(NAMESPACES, namespace("n"));
         for i in 0..1203 {
+            fake.put(NAMESPACES, namespace(&format!("n{i}")));
             fake.put(PODS, pod(&format!("p{i}"), "w2", "Running"));
         }
         let client = Client::live(&fake).await;
-        assert_eq!(client.pods.len(), 1203);
-        assert_eq!(fake.requests(&["/pods?", "Succeeded", "continue="]), 2);
+        assert_eq!((client.pods.len(), client.namespaces.len()), (1203, 1203));
+        assert_eq!(fake.requests(&["/namespaces?", "continue="]), 2);
+        assert_eq!(fake.requests(&["/namespaces?", "sendInitialEvents"]), 1);
+        // Pods may be too many for the server's store: it is only asked how far it is.
         assert_eq!(fake.requests(&["/pods?", "Succeeded", "sendInitialEvents"]), 1);
+        assert_eq!(fake.requests(&["/pods?", "Succeeded", "NotOlderThan"]), 2);
+        assert_eq!(fake.requests(&["/pods?", "Succeeded", "limit="]), 0);
+        assert_eq!(fake.requests(&["/pods?limit=1"]), 2, "one for each watch");
         let report = client.source.report();
         assert!(report.watches.iter().all(|watch| watch.failures == 0), "{report:?}");
     }
@@ -463,6 +469,50 @@ async fn a_server_set_back_by_a_backup_is_believed() {
     client.until("set back", |c| !c.pods.contains_key("late")).await;
     fake.put(PODS, pod("here", NODE, "Failed"));
     client.until("followed", |c| c.pods["here"].finished).await;
+}
+
+/// What a former agent has enforced already is not taken back because a server's cache is behind.
+#[tokio::test]
+async fn the_first_list_is_as_of_now_though_the_servers_cache_is_not() {
+    for old in [None, Some(422)] {
+        let fake = cluster().await;
+        fake.state().old = old;
+        fake.put(PODS, pod("kept", "w2", "Running"));
+        fake.freeze_cache();
+        fake.delete(POLICIES, "n/deny");
+        fake.put(POLICIES, policy("late"));
+        fake.put(PODS, pod("here", NODE, "Failed"));
+        fake.delete(PODS, "n/there");
+        let mut client = Client::new(&fake, quick());
+        client.until("live", |c| c.source.is_live()).await;
+        assert_eq!(client.policies, BTreeSet::from(["late".to_owned()]), "{old:?}");
+        assert_eq!(client.names(), ["here", "kept"], "{old:?}");
+        assert!(client.pods["here"].finished);
+    }
+}
+
+/// The versions are past those that were known, and yet it is another past.
+#[tokio::test]
+async fn a_server_set_back_that_went_on_unseen_is_believed() {
+    let fake = cluster().await;
+    let before = fake.state().version();
+    let mut changed = policy("deny");
+    changed["spec"]["podSelector"] = json!({"matchLabels": {"a": "b"}});
+    fake.put(POLICIES, changed);
+    fake.put(POLICIES, policy("lost"));
+    let timing = Timing { outage: Duration::ZERO, ..quick() };
+    let mut client = Client::new(&fake, timing);
+    client.until("live", |c| c.source.is_live()).await;
+    client.until("known", |c| c.policies.contains("lost")).await;
+    fake.state().restore(before);
+    (0..9).for_each(|_| fake.pass());
+    for _ in 0..2 {
+        fake.fault("networkpolicies", Fault::Status(503, "starting"));
+    }
+    fake.tear();
+    client.until("set back", |c| !c.policies.contains("lost")).await;
+    let deny = client.source.policies().next().unwrap();
+    assert_eq!(deny.spec.as_ref().unwrap().pod_selector, Some(Default::default()));
 }
 
 #[tokio::test]
