@@ -12,8 +12,8 @@ use crate::{
         dns::ClusterDns,
         found::{Found, Look},
     },
-    cli::StartMode,
-    cluster::{Enforcement, event::ObjectKey},
+    cli::{StartMode, args::DirArgs},
+    cluster::{Enforcement, NodePortAddresses, event::ObjectKey},
     dataplane::{
         AttachMode, Kernel, KernelConfig,
         netlink::testing::{Namespace, block_on, ifindex, sh},
@@ -83,6 +83,7 @@ async fn agent(dir: &Path) -> (Core, Discovery) {
         state_dir: None,
         attach: AttachMode::default(),
         conntrack_entries: 1024,
+        service_entries: 1024,
         class_key: [1, 2],
     })
     .unwrap();
@@ -102,7 +103,12 @@ async fn agent(dir: &Path) -> (Core, Discovery) {
         metrics: Metrics::new(Instant::now()),
         not_pods: Vec::new(),
         enforcement: Enforcement::Enforce,
-        run_dir: dir.to_owned(),
+        node_ports: NodePortAddresses::default(),
+        dirs: DirArgs {
+            run_dir: dir.to_owned(),
+            state_dir: dir.join("state"),
+            bpf_dir: dir.join("bpf"),
+        },
     });
     core.begin(found, Vec::new()).unwrap();
     (core, discovery)

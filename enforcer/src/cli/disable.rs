@@ -13,7 +13,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::args::{DisableArgs, EnableArgs, PinArgs, Target};
+use super::args::{DirArgs, DisableArgs, EnableArgs, Target};
 use crate::{
     agent::endpoints_file,
     dataplane::{self, DataplaneError, Switches},
@@ -106,20 +106,20 @@ struct Record<'a> {
 /// If it cannot be; then it is in force. If the version before is in force as well and stays so,
 /// only its programs still enforce.
 pub fn disable(args: &DisableArgs) -> Result<(), SwitchError> {
-    let switches = open(&args.pins)?;
+    let switches = open(&args.dirs)?;
     let until = dataplane::monotonic().saturating_add(nanos(args.duration));
     let end = wall().saturating_add(args.duration);
     let target = args.target();
-    switch(&switches, &args.pins.run_dir, &target, until)?;
+    switch(&switches, &args.dirs.run_dir, &target, until)?;
     let until = rfc3339(end);
     let target = target.to_string();
     say(&format!(
         "enforcement is off for {target} until {until}; `enforcer enable` ends it before"
     ));
-    log(&args.pins.state_dir, "disable", target, Some(until), args.reason.as_deref());
+    log(&args.dirs.state_dir, "disable", target, Some(until), args.reason.as_deref());
     // What can be switched is by now. An upgrade takes moments, unless it cannot go on.
     let deadline = Instant::now() + UPGRADE;
-    while let Some(version) = dataplane::other_version(&args.pins.bpf_dir)? {
+    while let Some(version) = dataplane::other_version(&args.dirs.bpf_dir)? {
         if Instant::now() >= deadline {
             return Err(SwitchError::VersionBefore { version });
         }
@@ -133,20 +133,20 @@ pub fn disable(args: &DisableArgs) -> Result<(), SwitchError> {
 /// # Errors
 /// If it cannot be.
 pub fn enable(args: &EnableArgs) -> Result<(), SwitchError> {
-    let switches = open(&args.pins)?;
+    let switches = open(&args.dirs)?;
     let target = args.target();
-    switch(&switches, &args.pins.run_dir, &target, 0)?;
+    switch(&switches, &args.dirs.run_dir, &target, 0)?;
     let target = target.to_string();
     say(&format!("enforcement is not switched off for {target} any more"));
-    log(&args.pins.state_dir, "enable", target, None, None);
+    log(&args.dirs.state_dir, "enable", target, None, None);
     Ok(())
 }
 
-fn open(pins: &PinArgs) -> Result<Switches, SwitchError> {
+fn open(dirs: &DirArgs) -> Result<Switches, SwitchError> {
     if !dataplane::is_root() {
         return Err(SwitchError::NotRoot);
     }
-    let bpf_dir = &pins.bpf_dir;
+    let bpf_dir = &dirs.bpf_dir;
     Switches::open(bpf_dir)?.ok_or_else(|| SwitchError::NoMaps { bpf_dir: bpf_dir.clone() })
 }
 

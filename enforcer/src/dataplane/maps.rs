@@ -10,7 +10,7 @@ use aya::{
 use enforcer_common::abi::{
     self, Addr, AddrKey, Backend, COUNTER_SLOTS, Cidr4, Cidr6, ClassId, Control, CtEntry, CtKey4,
     CtKey6, ENDPOINT_SLOTS, Endpoint, EndpointState, FragEntry, FragKey, INTERVAL_SLOTS, Interval,
-    Meta, Peer, Row, RowKey, ToldKey, lane,
+    Meta, Peer, Row, RowKey, Service, ServiceKey, ToldKey, lane,
 };
 use ipnet::IpNet;
 
@@ -40,6 +40,7 @@ pub(super) const SHAPES: &[Shape] = &[
     shape::<AddrKey, u8>(abi::MAP_POD_ADDRS, "Hash", None),
     shape::<Addr, u8>(abi::MAP_NODE_ADDRS, "Hash", None),
     shape::<Addr, Peer>(abi::MAP_PEERS, "Hash", None),
+    shape::<ServiceKey, Service>(abi::MAP_SERVICES, "Hash", None),
     shape::<Key<Cidr4>, ClassId>(abi::MAP_CIDRS4, "LpmTrie", None),
     shape::<Key<Cidr6>, ClassId>(abi::MAP_CIDRS6, "LpmTrie", None),
     shape::<RowKey, Row>(abi::MAP_ROWS, "Hash", None),
@@ -65,6 +66,7 @@ pub(super) struct Maps {
     pub(super) pod_addrs: HashMap<MapData, AddrKey, u8>,
     pub(super) node_addrs: HashMap<MapData, Addr, u8>,
     pub(super) peers: HashMap<MapData, Addr, Peer>,
+    pub(super) services: HashMap<MapData, ServiceKey, Service>,
     pub(super) cidrs4: LpmTrie<MapData, Cidr4, ClassId>,
     pub(super) cidrs6: LpmTrie<MapData, Cidr6, ClassId>,
     pub(super) rows: HashMap<MapData, RowKey, Row>,
@@ -144,6 +146,7 @@ pub(super) fn open(ebpf: &mut Ebpf) -> Result<(Maps, RingMaps), DataplaneError> 
         pod_addrs: typed(ebpf, abi::MAP_POD_ADDRS)?,
         node_addrs: typed(ebpf, abi::MAP_NODE_ADDRS)?,
         peers: typed(ebpf, abi::MAP_PEERS)?,
+        services: typed(ebpf, abi::MAP_SERVICES)?,
         cidrs4: typed(ebpf, abi::MAP_CIDRS4)?,
         cidrs6: typed(ebpf, abi::MAP_CIDRS6)?,
         rows: typed(ebpf, abi::MAP_ROWS)?,

@@ -22,6 +22,7 @@ mod read;
 mod remove;
 pub mod rings;
 mod seed;
+mod services;
 pub mod sweep;
 mod sys;
 mod upgrade;

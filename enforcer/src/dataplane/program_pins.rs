@@ -3,9 +3,13 @@
 //! Several agents' can be there at once: one that dies before all interfaces carry its programs
 //! leaves others' on them. A pin goes when its program is on no interface any more, and not before.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use aya::{Ebpf, programs::SchedClassifier};
+use enforcer_common::abi::PROG_NODE_EGRESS;
 
 use super::{
     DataplaneError, Kernel, attach,
@@ -18,6 +22,16 @@ use super::{
 pub(super) fn ids(folder: &Path) -> Result<Vec<u32>, DataplaneError> {
     let pins = remove::entries(folder)?;
     Ok(pins.iter().filter_map(|pin| id(pin)).collect())
+}
+
+/// Those of them that are for interfaces that are no pods'.
+pub(super) fn outlet_ids(folder: &Path) -> Result<Vec<u32>, DataplaneError> {
+    let for_outlets = |pin: &PathBuf| {
+        let name = pin.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        name.starts_with(PROG_NODE_EGRESS)
+    };
+    let pins = remove::entries(folder)?;
+    Ok(pins.iter().filter(|pin| for_outlets(pin)).filter_map(|pin| id(pin)).collect())
 }
 
 fn id(pin: &Path) -> Option<u32> {

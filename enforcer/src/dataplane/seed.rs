@@ -1,6 +1,6 @@
 //! Connections that were there before the agent, taken from the node's own conntrack.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr};
 
 use aya::maps::MapError;
 use enforcer_common::{
@@ -17,6 +17,7 @@ use super::{
     netlink::conntrack::{KernelFlow, PodFlow, pod_views},
     sys,
 };
+use crate::cluster::NodeAddress;
 
 /// An endpoint to seed.
 #[derive(Clone, Copy, Debug)]
@@ -26,7 +27,7 @@ pub(super) struct Seed<'a> {
     pub(super) slot: u32,
     pub(super) generation: u32,
     /// The node's own addresses.
-    pub(super) node: &'a BTreeSet<IpAddr>,
+    pub(super) node: &'a BTreeMap<IpAddr, NodeAddress>,
 }
 
 /// Writes the flows that the node knows of a pod's addresses.
@@ -93,23 +94,23 @@ fn backend(view: &PodFlow, flow: &KernelFlow) -> Option<(IpAddr, u16)> {
 }
 
 /// `CT_SERVICE…` bits of a flow with this backend.
-fn service(backend: Option<(IpAddr, u16)>, node: &BTreeSet<IpAddr>) -> u8 {
+fn service(backend: Option<(IpAddr, u16)>, node: &BTreeMap<IpAddr, NodeAddress>) -> u8 {
     match backend {
         None => 0,
-        Some((address, _)) if node.contains(&address) => CT_SERVICE | CT_SERVICE_LOCAL,
+        Some((address, _)) if node.contains_key(&address) => CT_SERVICE | CT_SERVICE_LOCAL,
         Some(_) => CT_SERVICE,
     }
 }
 
 /// Who opened the flow, as `CT_…` bits. The original source tells the node and the pod itself
 /// apart from whoever else is behind the node's address: both are allowed whatever policy says.
-fn origin(view: &PodFlow, flow: &KernelFlow, node: &BTreeSet<IpAddr>) -> u8 {
+fn origin(view: &PodFlow, flow: &KernelFlow, node: &BTreeMap<IpAddr, NodeAddress>) -> u8 {
     let source = flow.orig.source;
     if view.from_pod {
         CT_FROM_POD
     } else if source == view.local {
         CT_HAIRPIN
-    } else if source.is_loopback() || node.contains(&source) {
+    } else if source.is_loopback() || node.contains_key(&source) {
         CT_FROM_NODE
     } else {
         0

@@ -54,6 +54,7 @@ impl Node {
             state_dir: None,
             attach: AttachMode::Auto,
             conntrack_entries: 4096,
+            service_entries: 1024,
             class_key: [1, 2],
         })
         .unwrap_or_else(|e| panic!("{e}: {:?}", std::error::Error::source(&e)));
@@ -69,6 +70,7 @@ impl Node {
             rows,
             cidrs: BTreeMap::new(),
             peers: peers.into_iter().collect(),
+            services: BTreeMap::new(),
             endpoints: BTreeMap::from([(IFINDEX, endpoint(TABLE, BOTH, false))]),
         }
     }

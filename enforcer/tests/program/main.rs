@@ -11,4 +11,5 @@ mod packets;
 mod parsing;
 mod records;
 mod senders;
+mod service_map;
 mod spared;

@@ -41,11 +41,6 @@ impl Kind {
         Self::EndpointSlice,
     ];
 
-    /// Whether verdicts follow from it: without all of these nothing is brought into force.
-    pub(super) const fn is_needed(self) -> bool {
-        matches!(self, Self::Namespace | Self::Pod | Self::NetworkPolicy)
-    }
-
     /// Whether there may be a hundred thousand of them: such lists are to come from the server's
     /// cache.
     pub(super) const fn is_many(self) -> bool {
