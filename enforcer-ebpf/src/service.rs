@@ -4,7 +4,7 @@
 use aya_ebpf::bindings::__sk_buff;
 use enforcer_common::{
     abi::{
-        ANY_NODE_ADDRESS, Addr, Backend, CONTROL_UNCOVERED, CT_FROM_POD, CT_SERVICE,
+        ANY_NODE_ADDRESS, Addr, Backend, CONTROL_UNCOVERED, CT_FROM_POD, CT_HAIRPIN, CT_SERVICE,
         CT_SERVICE_LOCAL, CT_SERVICE_NODE, ClassId, CtEntry, CtKey6, Direction, EP_LOCKED,
         MARK_JUDGE, MARK_SERVICE, MARK_TELL, NODE_BACKENDS, NODE_SERVES_PORTS, SERVICE_PAIRS,
         SVC_NODE_MANY, SVC_OTHERS, Service, ServiceKey, rule,
@@ -259,6 +259,9 @@ pub(crate) extern "C" fn judge_known(state: *const State) -> u64 {
         _pad: 0,
     };
     if backend(state, &mut flow) {
+        if hook::owns(state.slot, &flow.remote) {
+            flow.flags |= CT_HAIRPIN;
+        }
         return judge_flow(&raw const flow);
     }
     if !flow::find(state).is_some_and(|entry| entry.service & CT_SERVICE_LOCAL != 0) {

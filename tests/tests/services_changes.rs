@@ -106,7 +106,10 @@ fn a_slice_that_comes_late_costs_no_connection_and_opens_none() {
 #[test]
 fn a_connection_that_was_before_its_slice_comes_with_tcps_next_try() {
     for mode in MODES {
-        let mut market = Market::new(mode);
+        // A class of its own for the bad one: the client's own might as well be the client.
+        let odd = policy::allow_to("odd", "role=client", "app=bad", &[(Protocol::Tcp, 1)]);
+        let policies = policy::all(&[policies(), odd]);
+        let mut market = Market::with(mode, &policies, AgentOptions::default());
         let service = near(1, &[bad()]);
         market.offer(std::slice::from_ref(&service));
         let real = service.clone().with(&[Backend::pod(&good(), TARGET)]);
@@ -203,6 +206,27 @@ fn a_connection_stops_when_policy_denies_its_backend_and_another_backends_goes_o
             market.translate(&[only(&another.backends)]);
             market.world.open(ask(&service));
         }
+    }
+}
+
+#[test]
+fn a_pods_connection_with_itself_outlives_every_change_of_policy() {
+    for mode in MODES {
+        let mut market = Market::new(mode);
+        let itself = near(1, &[client()]);
+        let mixed = near(2, &[client(), good()]);
+        market.announce(&mixed);
+        market.announce_slices(&mixed);
+        market.offer(std::slice::from_ref(&itself));
+        market.translate(&[itself.clone(), mixed.clone().with(&mixed.backends[..1])]);
+        let connections = [beats(&market, &itself), beats(&market, &mixed)];
+        let both = policy::deny("role=client", &["Ingress", "Egress"]);
+        for yaml in [both.as_str(), "", &closed(), &both] {
+            market.world.policies(yaml);
+            market.world.settle();
+            thread::sleep(SILENCE);
+        }
+        connections.into_iter().for_each(goes_on);
     }
 }
 
