@@ -4,10 +4,10 @@
 use aya_ebpf::bindings::__sk_buff;
 use enforcer_common::{
     abi::{
-        ANY_NODE_ADDRESS, Addr, Backend, CONTROL_UNCOVERED, CT_FROM_POD, CT_SERVICE,
-        CT_SERVICE_LOCAL, CT_SERVICE_NODE, CtEntry, CtKey6, Direction, EP_LOCKED, MARK_JUDGE,
-        MARK_SERVICE, MARK_TELL, NODE_BACKENDS, NODE_SERVES_PORTS, SERVICE_PAIRS, SVC_NODE_MANY,
-        SVC_OTHERS, Service, ServiceKey, rule,
+        ANY_NODE_ADDRESS, Addr, Backend, CONTROL_UNCOVERED, CT_FROM_POD, CT_HAIRPIN, CT_SERVICE,
+        CT_SERVICE_LOCAL, CT_SERVICE_NODE, ClassId, CtEntry, CtKey6, Direction, EP_LOCKED,
+        MARK_JUDGE, MARK_SERVICE, MARK_TELL, NODE_BACKENDS, NODE_SERVES_PORTS, SERVICE_PAIRS,
+        SVC_NODE_MANY, SVC_OTHERS, Service, ServiceKey, rule,
     },
     conntrack::{SEEN, SHORTEST},
     reason::Reason,
@@ -25,7 +25,7 @@ use crate::{
     skb::Skb,
     spare,
     state::{Judged, State},
-    table::{BY_CLASS, Query, in_order, look_up},
+    table::{BY_CLASS, Query, class_of, in_order, look_up},
 };
 
 const EGRESS: u32 = Direction::Egress as u32;
@@ -102,7 +102,11 @@ pub(crate) extern "C" fn judge_service(skb: *mut __sk_buff, state: *const State)
         }
     }
     let node = Judged(node_backends(service, &mut query, state.packet.proto));
-    let others = Judged(other_backends(service, &mut query, state.packet.proto));
+    let mut others = Judged(other_backends(service, &mut query, state.packet.proto));
+    if !others.allows() && has_class(service, class_of(&state.packet.src, false)) {
+        // The pod may be a backend of its own Service, and it reaches itself.
+        others = Judged::new(Reason::Pending, rule::NONE);
+    }
     if node.is(Reason::ServiceNodeBackend) || !node.allows() {
         // Who gets the packet is decided behind this hook, and a process of the node has none.
         let alone = service.flags & SVC_OTHERS == 0 || !others.allows();
@@ -152,6 +156,22 @@ fn node_backends(service: &Service, query: &mut Query, proto: u8) -> u64 {
         at += 1;
     }
     judged.0
+}
+
+/// Whether a backend of the Service is known to have this class.
+#[inline(always)]
+fn has_class(service: &Service, class: ClassId) -> bool {
+    let mut at = 0;
+    while at < SERVICE_PAIRS {
+        if let Some(pair) = service.pairs.get(at)
+            && at < usize::from(service.pair_count)
+            && pair.class == class
+        {
+            return true;
+        }
+        at += 1;
+    }
+    false
 }
 
 /// All other backends: [`Reason::Allowed`] if they are known and all allowed, a denial if they are
@@ -239,6 +259,9 @@ pub(crate) extern "C" fn judge_known(state: *const State) -> u64 {
         _pad: 0,
     };
     if backend(state, &mut flow) {
+        if hook::owns(state.slot, &flow.remote) {
+            flow.flags |= CT_HAIRPIN;
+        }
         return judge_flow(&raw const flow);
     }
     if !flow::find(state).is_some_and(|entry| entry.service & CT_SERVICE_LOCAL != 0) {

@@ -133,8 +133,9 @@ pub(crate) fn in_order<V: Copy, K: Copy>(value: &V, key: &K) -> (V, K) {
 /// Look-ups of a key whose element came to serve another one under the reader's hand.
 const TRIES: u32 = 2;
 
+/// The class of an address.
 #[inline(always)]
-fn class_of(remote: &Addr, prefix_only: bool) -> ClassId {
+pub(crate) fn class_of(remote: &Addr, prefix_only: bool) -> ClassId {
     let mut tries = if prefix_only { 0 } else { TRIES };
     while tries > 0 {
         tries -= 1;
