@@ -113,7 +113,11 @@ const SPECIAL: u8 = CT_REVOKED | CT_AUDITED | CT_FROM_NODE | CT_HAIRPIN | CT_MAS
 pub(crate) fn run(skb: Skb, state: &State) -> i32 {
     let mut mode = BPF_NOEXIST;
     let mark = if state.egress() { 0 } else { skb.tc_index() };
-    if mark & MARK_JUDGE != 0 {
+    let to_service = mark & (MARK_SERVICE | MARK_JUDGE);
+    // What is not TCP may get another backend at any time, and an entry here may be of a time when
+    // the sender's policy allowed this one.
+    let judges = to_service & MARK_JUDGE != 0 || (to_service != 0 && state.packet.proto != TCP);
+    if judges {
         let code = sender::judge_sender(skb.raw(), state);
         if code != PASS {
             return code;
@@ -156,7 +160,7 @@ pub(crate) fn run(skb: Skb, state: &State) -> i32 {
             code => return code,
         };
     }
-    if mark & (MARK_SERVICE | MARK_JUDGE) == MARK_SERVICE {
+    if to_service != 0 && !judges {
         // The sender's flow has an answer, and this pod knows nothing of it: the translation has
         // given it another backend.
         let code = sender::judge_sender(skb.raw(), state);

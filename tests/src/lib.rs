@@ -29,6 +29,7 @@ mod sockets;
 pub mod spec;
 pub mod tunnel;
 pub mod wire;
+mod witness;
 pub mod world;
 
 pub use agent::{Agent, AgentOptions};

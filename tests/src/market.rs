@@ -8,11 +8,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::Value;
-
 use crate::{
-    AgentOptions, Backend, Lab, Mode, Outcome, Place, PodSpec, Probe, Protocol, Proxy, Service,
-    World, netns::Netns, policy, scenario::pod_file, world::must,
+    AgentOptions, Backend, Connection, Heartbeat, Lab, Mode, Outcome, Place, PodSpec, Probe,
+    Protocol, Proxy, Service, World, policy, scenario::pod_file, witness::Witness, world::must,
 };
 
 /// Where the backends listen.
@@ -21,6 +19,8 @@ pub const TARGET: u16 = 8080;
 const AT_ONCE: usize = 100;
 /// How long each waits: longer than TCP's first retransmission.
 const PATIENCE: Duration = Duration::from_millis(2_500);
+/// Silence after which a connection counts as stopped: longer than TCP's first retransmission.
+pub const SILENCE: Duration = Duration::from_millis(400);
 /// First port that [`Market::judge`] sends from; those above are the kernel's to give.
 const FIRST_PORT: u16 = 10_000;
 
@@ -59,20 +59,56 @@ pub fn bad() -> PodSpec {
 /// A pod of another node that it may reach.
 #[must_use]
 pub fn far_good() -> PodSpec {
-    far("shop/far-good", 5).label("app", "good").port("http", TARGET)
+    elsewhere("shop/far-good", 5).label("app", "good").port("http", TARGET)
 }
 
 /// A pod of another node that it may not reach.
 #[must_use]
 pub fn far_bad() -> PodSpec {
-    far("shop/far-bad", 6).label("app", "bad").port("http", TARGET)
+    elsewhere("shop/far-bad", 6).label("app", "bad").port("http", TARGET)
 }
 
-fn far(name: &str, number: u8) -> PodSpec {
+fn elsewhere(name: &str, number: u8) -> PodSpec {
     let v6 = u16::from(number);
     let addresses =
         [IpAddr::from([10, 245, 1, number]), IpAddr::from([0xfd10, 0x245, 0, 0, 0, 0, 1, v6])];
     PodSpec::new(name, &addresses)
+}
+
+/// A Service of pods of the client's node.
+#[must_use]
+pub fn near(number: u8, pods: &[PodSpec]) -> Service {
+    let backends: Vec<Backend> = pods.iter().map(|pod| Backend::pod(pod, TARGET)).collect();
+    Service::numbered(&format!("shop/near-{number}"), number).with(&backends)
+}
+
+/// A Service of pods of another node.
+#[must_use]
+pub fn far(number: u8, pods: &[PodSpec]) -> Service {
+    let backends: Vec<Backend> = pods.iter().map(|pod| Backend::far(pod, TARGET)).collect();
+    Service::numbered(&format!("shop/far-{number}"), number).with(&backends)
+}
+
+/// Fails unless the connection stops: policy has come into force that denies it.
+///
+/// # Panics
+/// If it goes on.
+#[track_caller]
+pub fn stops(heartbeat: &Heartbeat) {
+    assert!(heartbeat.stopped(SILENCE, Duration::from_secs(3)).is_some(), "it goes on");
+}
+
+/// Fails unless the connection lives, and has lost nothing since it was opened.
+///
+/// # Panics
+/// If it stopped, or something was lost.
+#[track_caller]
+pub fn goes_on(heartbeat: Heartbeat) {
+    let before = heartbeat.beats();
+    thread::sleep(SILENCE);
+    let after = heartbeat.beats();
+    assert!(after > before, "no answer after {before}");
+    assert_eq!(heartbeat.end().expect("its thread lives").lost_segments(), 0);
 }
 
 /// The policies of a [`Market`].
@@ -266,6 +302,30 @@ impl Market {
         self.world.expect(&probes);
     }
 
+    /// A connection of the client to a Service that policy must allow.
+    ///
+    /// # Panics
+    /// If nobody answers.
+    #[must_use]
+    #[track_caller]
+    pub fn connect(&self, service: &Service, v6: bool) -> Connection {
+        let client = Place::pod("shop/client");
+        let connection = must(self.world.lab.connect(&client, &service.place(v6), 80, v6));
+        connection.unwrap_or_else(|| panic!("{}: no answer", service.name))
+    }
+
+    /// The same in permanent use.
+    ///
+    /// # Panics
+    /// If nothing comes back.
+    #[must_use]
+    #[track_caller]
+    pub fn beat(&self, service: &Service) -> Heartbeat {
+        let mut connection = self.connect(service, false);
+        assert!(connection.echo(Duration::from_secs(1)), "{}: no echo", service.name);
+        connection.beat()
+    }
+
     /// What the agent tells of this reason, once a line of it has all these words.
     ///
     /// # Panics
@@ -285,53 +345,4 @@ impl Market {
             thread::sleep(Duration::from_millis(20));
         }
     }
-}
-
-/// Counts what arrives at a backend, in its own namespace.
-struct Witness<'a> {
-    netns: &'a Netns,
-    address: IpAddr,
-    port: u16,
-    before: u64,
-}
-
-impl<'a> Witness<'a> {
-    #[track_caller]
-    fn place(lab: &'a Lab, backend: &Backend, address: IpAddr) -> Self {
-        let v6 = address.is_ipv6();
-        let (netns, _) = must(lab.locate(&backend.place_of(address), v6));
-        let port = backend.port;
-        let (family, name) = (if v6 { "ip6" } else { "ip" }, counter(address, port));
-        let before = Self { netns, address, port, before: 0 };
-        if before.count().is_some() {
-            return Self { before: before.count().unwrap_or(0), ..before };
-        }
-        let rules = format!(
-            "add table inet lab_witness
-            add counter inet lab_witness {name}
-            add chain inet lab_witness arrive {{ type filter hook prerouting priority raw; }}
-            add rule inet lab_witness arrive {family} daddr {address} th dport {port} \
-             meta l4proto {{ tcp, udp }} counter name {name}\n"
-        );
-        let path = lab.dir().join("witness.nft");
-        must(std::fs::write(&path, rules).map_err(crate::LabError::io("write witness.nft")));
-        must(netns.command("nft", &["-f", &path.to_string_lossy()]));
-        before
-    }
-
-    /// Packets since it is there; `None` if it is not.
-    fn count(&self) -> Option<u64> {
-        let name = counter(self.address, self.port);
-        let args = ["-j", "list", "counter", "inet", "lab_witness", &name];
-        let listed: Value = serde_json::from_str(&self.netns.command("nft", &args).ok()?).ok()?;
-        listed["nftables"].as_array()?.iter().find_map(|one| one["counter"]["packets"].as_u64())
-    }
-
-    fn arrived(&self) -> u64 {
-        self.count().expect("the counter is there") - self.before
-    }
-}
-
-fn counter(address: IpAddr, port: u16) -> String {
-    format!("at_{}_{port}", address.to_string().replace(['.', ':'], "_"))
 }

@@ -6,23 +6,14 @@ use std::{env, net::IpAddr};
 
 use enforcer_tests::{
     AgentOptions, Backend, Condition, Market, Mode, Place, PodSpec, Probe, Protocol, Service,
-    market::{TARGET, bad, client, closed, far_bad, far_good, good, policies},
+    market::{TARGET, bad, client, closed, far, far_bad, far_good, good, near, policies},
     policy,
+    world::must,
 };
 
 /// The bridge without br_netfilter translates no Service on one bridge, agent or not.
 const MODES: [Mode; 2] = [Mode::PointToPoint, Mode::Bridge];
 const ON: [(Protocol, u16); 2] = [(Protocol::Tcp, TARGET), (Protocol::Udp, TARGET)];
-
-fn near(name: &str, number: u8, pods: &[PodSpec]) -> Service {
-    let backends: Vec<Backend> = pods.iter().map(|pod| Backend::pod(pod, TARGET)).collect();
-    Service::numbered(name, number).with(&backends)
-}
-
-fn far(name: &str, number: u8, pods: &[PodSpec]) -> Service {
-    let backends: Vec<Backend> = pods.iter().map(|pod| Backend::far(pod, TARGET)).collect();
-    Service::numbered(name, number).with(&backends)
-}
 
 /// A process of the node.
 fn on_node(market: &Market, port: u16) -> Backend {
@@ -47,12 +38,8 @@ fn blocks(cidrs: &[&str]) -> String {
 fn a_single_backend_decides() {
     for mode in MODES {
         let mut market = Market::new(mode);
-        let services = [
-            near("shop/good", 1, &[good()]),
-            near("shop/bad", 2, &[bad()]),
-            far("shop/far-good", 3, &[far_good()]),
-            far("shop/far-bad", 4, &[far_bad()]),
-        ];
+        let services =
+            [near(1, &[good()]), near(2, &[bad()]), far(3, &[far_good()]), far(4, &[far_bad()])];
         market.offer(&services);
         let [good, bad, far_good, far_bad] = &services;
         market.expect(&[(good, true), (bad, false), (far_good, true), (far_bad, false)]);
@@ -69,11 +56,7 @@ fn each_connection_to_a_mixed_service_is_judged_for_the_backend_that_it_gets() {
         let mut market = Market::new(mode);
         let mixed = Service::numbered("shop/mixed", 3)
             .with(&[Backend::pod(&good(), TARGET), Backend::far(&far_bad(), TARGET)]);
-        let services = [
-            near("shop/near", 1, &[good(), bad()]),
-            far("shop/far", 2, &[far_good(), far_bad()]),
-            mixed,
-        ];
+        let services = [near(1, &[good(), bad()]), far(2, &[far_good(), far_bad()]), mixed];
         market.offer(&services);
         for (service, count) in services.iter().zip([many(200), many(200), 60]) {
             let open = &service.backends[..1];
@@ -90,11 +73,7 @@ fn an_ip_block_matches_the_backend_and_never_the_virtual_address() {
     for mode in MODES {
         let virtual_ones = blocks(&["10.96.0.0/16", "fd10:96::/64"]);
         let mut market = Market::with(mode, &virtual_ones, AgentOptions::default());
-        let services = [
-            near("shop/near", 1, &[good()]),
-            far("shop/far", 2, &[far_good()]),
-            near("shop/mixed", 3, &[good(), bad()]),
-        ];
+        let services = [near(1, &[good()]), far(2, &[far_good()]), near(3, &[good(), bad()])];
         market.offer(&services);
         market.expect(&services.each_ref().map(|service| (service, false)));
         let backends = ["10.244.1.3/32", "fd10:244::1:3/128", "10.245.1.5/32", "fd10:245::1:5/128"];
@@ -121,9 +100,9 @@ fn a_port_is_the_backends_and_never_the_services() {
         for pod in [&second, &third] {
             market.world.describe(pod);
         }
-        enforcer_tests::world::must(market.world.lab.add_pods(&[second.clone(), third.clone()]));
-        enforcer_tests::world::must(market.lab().allow_hairpin());
-        let plain = near("shop/plain", 1, &[good()]);
+        must(market.world.lab.add_pods(&[second.clone(), third.clone()]));
+        must(market.lab().allow_hairpin());
+        let plain = near(1, &[good()]);
         // The same name is another number on each; on the third it is not the one that is served.
         let named = Service::numbered("shop/named", 2).with(&[
             Backend::pod(&good(), TARGET),
@@ -150,8 +129,8 @@ fn a_pod_reaches_itself_by_its_own_service() {
         let good_only = policy::allow_to("allow", "role=client", "app=good", &ON);
         let policies = policy::all(&[isolated, good_only]);
         let mut market = Market::with(mode, &policies, AgentOptions::default());
-        let itself = near("shop/itself", 1, &[client()]);
-        let or_bad = near("shop/or-bad", 2, &[client(), bad()]);
+        let itself = near(1, &[client()]);
+        let or_bad = near(2, &[client(), bad()]);
         market.offer(&[itself.clone(), or_bad.clone()]);
         market.expect(&[(&itself, true)]);
         for v6 in [false, true] {
@@ -249,10 +228,10 @@ fn node_ports_external_and_balanced_addresses_lead_to_backends() {
                 .node_port(30_000 + 100 * u16::from(number))
         };
         let services = [
-            dressed(near("shop/good", 1, &[good()]), 1),
-            dressed(near("shop/bad", 2, &[bad()]), 2),
-            dressed(near("shop/mixed", 3, &[good(), bad()]), 3),
-            dressed(far("shop/far", 4, &[far_good(), far_bad()]), 4),
+            dressed(near(1, &[good()]), 1),
+            dressed(near(2, &[bad()]), 2),
+            dressed(near(3, &[good(), bad()]), 3),
+            dressed(far(4, &[far_good(), far_bad()]), 4),
         ];
         market.offer(&services);
         let ways = |number: u8| {

@@ -6,57 +6,20 @@ use std::{
 };
 
 use enforcer_tests::{
-    AgentOptions, Backend, Connection, Heartbeat, Market, Mode, Outcome, Place, PodSpec, Probe,
-    Protocol, Proxy, Service,
-    market::{TARGET, bad, client, closed, far_bad, far_good, good, policies},
+    AgentOptions, Backend, Heartbeat, Market, Mode, Outcome, Place, PodSpec, Probe, Protocol,
+    Proxy, Service,
+    market::{
+        SILENCE, TARGET, bad, client, closed, far, far_bad, far_good, goes_on, good, near,
+        policies, stops,
+    },
     policy,
     world::must,
 };
 
 const MODES: [Mode; 2] = [Mode::PointToPoint, Mode::Bridge];
-/// Silence after which a connection counts as stopped: longer than TCP's first retransmission.
-const SILENCE: Duration = Duration::from_millis(400);
-
-fn near(number: u8, pods: &[PodSpec]) -> Service {
-    let backends: Vec<Backend> = pods.iter().map(|pod| Backend::pod(pod, TARGET)).collect();
-    Service::numbered(&format!("shop/near-{number}"), number).with(&backends)
-}
-
-fn far(number: u8, pods: &[PodSpec]) -> Service {
-    let backends: Vec<Backend> = pods.iter().map(|pod| Backend::far(pod, TARGET)).collect();
-    Service::numbered(&format!("shop/far-{number}"), number).with(&backends)
-}
 
 fn ask(service: &Service) -> Probe {
     Market::ask(service, false, Protocol::Tcp)
-}
-
-/// A connection of the client to a Service, that policy must allow.
-#[track_caller]
-fn connect(market: &Market, service: &Service, v6: bool) -> Connection {
-    let client = Place::pod("shop/client");
-    let connection = must(market.lab().connect(&client, &service.place(v6), 80, v6));
-    connection.unwrap_or_else(|| panic!("{}: no answer", service.name))
-}
-
-#[track_caller]
-fn beats(market: &Market, service: &Service) -> Heartbeat {
-    let mut connection = connect(market, service, false);
-    assert!(connection.echo(Duration::from_secs(1)), "{}: connected, no echo", service.name);
-    connection.beat()
-}
-
-#[track_caller]
-fn stops(heartbeat: &Heartbeat) {
-    assert!(heartbeat.stopped(SILENCE, Duration::from_secs(3)).is_some(), "it goes on");
-}
-
-#[track_caller]
-fn goes_on(heartbeat: Heartbeat) {
-    let before = heartbeat.beats();
-    thread::sleep(Duration::from_millis(500));
-    assert!(heartbeat.beats() > before + 5, "{} then {}", before, heartbeat.beats());
-    assert_eq!(heartbeat.end().expect("it lives").lost_segments(), 0);
 }
 
 #[test]
@@ -174,120 +137,6 @@ fn a_virtual_address_that_nobody_translates_does_not_leave_the_node() {
 }
 
 #[test]
-fn a_connection_stops_when_policy_denies_its_backend_and_another_backends_goes_on() {
-    for mode in MODES {
-        for (one, another) in [
-            (near(1, &[good()]), far(2, &[far_good()])),
-            (far(2, &[far_good()]), near(1, &[good()])),
-        ] {
-            let mut market = Market::new(mode);
-            // One Service for both: first one of them is what the node chooses, then the other.
-            let both = [one.backends.clone(), another.backends.clone()].concat();
-            let service = Service::numbered("shop/both", 9).with(&both);
-            market.offer(std::slice::from_ref(&service));
-            let only = |backends: &[Backend]| service.clone().with(backends);
-            market.translate(&[only(&one.backends)]);
-            let stopping = beats(&market, &service);
-            market.translate(&[only(&another.backends)]);
-            let living = beats(&market, &service);
-            // The pod behind the first one is no good one any more.
-            let Some(pod) = [good(), far_good()]
-                .into_iter()
-                .find(|pod| pod.addresses == one.backends[0].addresses)
-            else {
-                panic!("a pod has the address");
-            };
-            market.world.describe(&pod.label("app", "none"));
-            market.world.settle();
-            stops(&stopping);
-            goes_on(living);
-            market.translate(&[only(&one.backends)]);
-            market.world.closed(ask(&service));
-            market.translate(&[only(&another.backends)]);
-            market.world.open(ask(&service));
-        }
-    }
-}
-
-#[test]
-fn a_pods_connection_with_itself_outlives_every_change_of_policy() {
-    for mode in MODES {
-        let mut market = Market::new(mode);
-        let itself = near(1, &[client()]);
-        let mixed = near(2, &[client(), good()]);
-        market.announce(&mixed);
-        market.announce_slices(&mixed);
-        market.offer(std::slice::from_ref(&itself));
-        market.translate(&[itself.clone(), mixed.clone().with(&mixed.backends[..1])]);
-        let connections = [beats(&market, &itself), beats(&market, &mixed)];
-        let both = policy::deny("role=client", &["Ingress", "Egress"]);
-        for yaml in [both.as_str(), "", &closed(), &both] {
-            market.world.policies(yaml);
-            market.world.settle();
-            thread::sleep(SILENCE);
-        }
-        connections.into_iter().for_each(goes_on);
-    }
-}
-
-#[test]
-fn a_server_that_pushes_is_not_heard_any_more() {
-    for mode in MODES {
-        for v6 in [false, true] {
-            for service in [near(1, &[good()]), far(2, &[far_good()])] {
-                let mut market = Market::new(mode);
-                let place =
-                    service.backends[0].place_of(service.backends[0].addresses[usize::from(v6)]);
-                let pushing = must(market.lab().push(&place, v6, TARGET));
-                market.announce(&service);
-                market.announce_slices(&service);
-                market.proxy.services = vec![service.clone()];
-                must(market.proxy.apply(market.lab()));
-                market.world.settle();
-                let mut connection = connect(&market, &service, v6);
-                let before = connection.receive_for(Duration::from_millis(300));
-                assert!(before > 10_000, "{before} bytes only, {}", mode.name());
-                market.world.policies(&closed());
-                market.world.settle();
-                // What was under way, and until the agent has said whom the flow goes to.
-                connection.receive_for(Duration::from_millis(300));
-                let after = connection.receive_for(Duration::from_secs(1));
-                assert_eq!(after, 0, "bytes still come, {}, {}", mode.name(), service.name);
-                drop(pushing);
-            }
-        }
-    }
-}
-
-#[test]
-fn datagrams_that_get_another_backend_are_judged_for_it() {
-    for mode in MODES {
-        for [open, shut] in [
-            [near(1, &[good()]), near(1, &[bad()])],
-            [far(1, &[far_good()]), far(1, &[far_bad()])],
-            [near(1, &[good()]), far(1, &[far_bad()])],
-            [far(1, &[far_good()]), near(1, &[bad()])],
-        ] {
-            let mut market = Market::new(mode);
-            let both = [open.backends.clone(), shut.backends.clone()].concat();
-            let service = open.clone().with(&both);
-            market.offer(std::slice::from_ref(&service));
-            // One flow, in use all the time.
-            let probe = Market::ask(&service, false, Protocol::Udp).from_port(9_999);
-            let only = |one: &Service| service.clone().with(&one.backends);
-            for _ in 0..2 {
-                market.translate(&[only(&open)]);
-                must(market.lab().forget_connections());
-                market.world.open(probe.clone());
-                market.translate(&[only(&shut)]);
-                must(market.lab().forget_connections());
-                market.world.closed(probe.clone());
-            }
-        }
-    }
-}
-
-#[test]
 fn without_an_agent_pending_flows_are_judged_all_the_same() {
     for mode in MODES {
         let mut market = Market::new(mode);
@@ -299,7 +148,7 @@ fn without_an_agent_pending_flows_are_judged_all_the_same() {
             market.announce_slices(&only);
             market.translate(&[&services[..], std::slice::from_ref(&only)].concat());
             market.world.settle();
-            beats(&market, &only)
+            market.beat(&only)
         };
         must(market.world.agent.kill());
         for service in &services {
@@ -334,7 +183,7 @@ fn in_audit_a_denied_backend_is_reached_and_told_once_and_ends_with_the_audit() 
             .map(|service| service.clone().with(&service.backends[service.backends.len() - 1..]))
             .collect();
         market.translate(&chosen);
-        let audited: Vec<Heartbeat> = services.iter().map(|one| beats(&market, one)).collect();
+        let audited: Vec<Heartbeat> = services.iter().map(|one| market.beat(one)).collect();
         thread::sleep(Duration::from_millis(300));
         let told = must(market.world.agent.ask(&["observe", "--verdict", "AUDIT", "--all"]));
         assert_eq!(told.lines().count(), services.len(), "one for each connection:\n{told}");

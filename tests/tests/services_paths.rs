@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use enforcer_tests::{
-    Backend, Market, Masquerade, Mode, Outcome, Place, PodSpec, Probe, Protocol, Service,
-    market::{TARGET, bad, closed, far_bad, far_good, good, policies},
+    Market, Masquerade, Mode, Outcome, Place, Probe, Protocol,
+    market::{TARGET, bad, closed, far, far_bad, far_good, good, near, policies},
     policy, tunnel,
     wire::{PathFlow, send_too_big},
     world::must,
@@ -12,16 +12,6 @@ use enforcer_tests::{
 
 const MODES: [Mode; 2] = [Mode::PointToPoint, Mode::Bridge];
 const FAMILIES: [bool; 2] = [false, true];
-
-fn near(number: u8, pods: &[PodSpec]) -> Service {
-    let backends: Vec<Backend> = pods.iter().map(|pod| Backend::pod(pod, TARGET)).collect();
-    Service::numbered(&format!("shop/near-{number}"), number).with(&backends)
-}
-
-fn far(number: u8, pods: &[PodSpec]) -> Service {
-    let backends: Vec<Backend> = pods.iter().map(|pod| Backend::far(pod, TARGET)).collect();
-    Service::numbered(&format!("shop/far-{number}"), number).with(&backends)
-}
 
 #[test]
 fn a_hidden_source_is_judged_as_the_pod_that_it_is() {
