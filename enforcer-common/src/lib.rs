@@ -9,6 +9,7 @@
 
 pub mod abi;
 pub mod conntrack;
+mod entry;
 mod event;
 pub mod packet;
 pub mod reason;

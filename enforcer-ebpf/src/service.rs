@@ -119,17 +119,24 @@ pub(crate) extern "C" fn judge_service(skb: *mut __sk_buff, state: *const State)
     if service.node_count == 0 && !others.allows() {
         return others.0;
     }
-    // SAFETY: array elements live as long as the map.
-    let uncovered = CONTROL.get_ptr(0).is_none_or(
-        |control| unsafe { (&raw const (*control).flags).read_volatile() } & CONTROL_UNCOVERED != 0,
-    );
-    if uncovered && service.flags & SVC_OTHERS != 0 && !others.is(Reason::Allowed) {
+    if uncovered() && service.flags & SVC_OTHERS != 0 && !others.is(Reason::Allowed) {
         return Judged::new(Reason::ServiceUnjudged, rule::NONE).0;
     }
     let opens = state.packet.proto != TCP || state.packet.is_tcp_open();
     let tell = if opens { MARK_TELL } else { 0 };
     Skb::new(skb).set_tc_index(state.slot | MARK_SERVICE | MARK_JUDGE | tell);
     Judged::new(Reason::Pending, rule::NONE).flagged(CT_FROM_POD, bits).0
+}
+
+/// Whether packets may leave the node by an interface where nothing judges them.
+#[inline(always)]
+fn uncovered() -> bool {
+    let Some(control) = CONTROL.get_ptr(0) else {
+        return true;
+    };
+    // SAFETY: array elements live as long as the map.
+    let control = unsafe { &*control };
+    spare::read(&control.flags) & CONTROL_UNCOVERED != 0
 }
 
 /// Backends that are processes of this node: allowed if all are; of none, allowed.
@@ -264,7 +271,7 @@ pub(crate) extern "C" fn judge_known(state: *const State) -> u64 {
         }
         return judge_flow(&raw const flow);
     }
-    if !flow::find(state).is_some_and(|entry| entry.service & CT_SERVICE_LOCAL != 0) {
+    if flow::find(state).is_none_or(|entry| entry.service & CT_SERVICE_LOCAL == 0) {
         return Judged::new(Reason::Pending, rule::NONE).0;
     }
     // A process of the node has answered, so no hook will see where the packets go.
