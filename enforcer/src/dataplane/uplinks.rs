@@ -13,7 +13,7 @@ use enforcer_common::abi::{CONTROL_UNCOVERED, Direction, PROG_NODE_EGRESS};
 use super::{
     AttachMode, DataplaneError, Kernel,
     attach::{self, Link},
-    netlink::{tc, tcx},
+    netlink::{links::Links, tc, tcx},
     object::{self, PinPaths},
     remove,
 };
@@ -46,6 +46,10 @@ pub enum Covered {
     Failed(Arc<str>, DataplaneError),
     /// The program had been taken away and is there again.
     Again(Arc<str>),
+}
+
+fn is_gone(ifindex: u32) -> bool {
+    Links::open().and_then(|mut links| links.get(ifindex)).is_ok_and(|link| link.is_none())
 }
 
 fn path(pins: &PinPaths, ifindex: u32) -> PathBuf {
@@ -82,6 +86,8 @@ impl Kernel {
                         told.push(Covered::Again(Arc::clone(name)));
                     }
                 }
+                // It went, and that will be told.
+                Err(_) if is_gone(*ifindex) => {}
                 Err(error) => {
                     self.uplinks.links.remove(ifindex);
                     self.uplinks.uncovered.insert(*ifindex, Arc::clone(name));

@@ -357,11 +357,11 @@ fn list(state: &State, path: &str, query: &HashMap<String, String>) -> Response<
     let page: Vec<_> = all.iter().skip(skip).take(limit).cloned().collect();
     let end = skip + page.len();
     let next = if end < all.len() { end.to_string() } else { String::new() };
-    full(
-        200,
-        &json!({"kind": "List", "apiVersion": "v1", "items": page,
-                "metadata": {"resourceVersion": version.to_string(), "continue": next}}),
-    )
+    let mut metadata = json!({"resourceVersion": version.to_string(), "continue": next});
+    if end < all.len() {
+        metadata["remainingItemCount"] = (all.len() - end).into();
+    }
+    full(200, &json!({"kind": "List", "apiVersion": "v1", "items": page, "metadata": metadata}))
 }
 
 fn line(kind: &str, object: &Value) -> String {

@@ -18,6 +18,7 @@ use tokio::{
 
 use super::{
     framing::Lines,
+    list::Now,
     resource::{Item, Reader, Watch, version},
     timing::{Chance, Timing},
 };
@@ -160,6 +161,9 @@ pub(super) struct BookmarkMeta {
     annotations: std::collections::BTreeMap<String, String>,
     #[serde(default, rename = "continue")]
     pub(super) next: String,
+    /// How many objects a chunk leaves out, where the server says so.
+    #[serde(default)]
+    pub(super) remaining_item_count: Option<u64>,
 }
 
 /// The annotation that ends a list that came as a stream.
@@ -303,7 +307,7 @@ impl Watcher {
             }
             _ => {}
         }
-        let version = self.current_version().await?;
+        let Now { version, .. } = self.now().await?;
         self.goal = Some(Goal { request, version, since: Instant::now() });
         self.check_goal().await
     }
