@@ -326,21 +326,37 @@ impl Market {
         connection.beat()
     }
 
+    /// A port that no probe of this world was sent from.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.next_port.fetch_add(1, Ordering::Relaxed)
+    }
+
     /// What the agent tells of this reason, once a line of it has all these words.
     ///
     /// # Panics
     /// If there is none within five seconds.
     #[track_caller]
     pub fn told(&self, reason: &str, words: &[&str]) -> String {
+        self.told_of(&["--reason", reason], words)
+    }
+
+    /// The same by any filter of `enforcer observe`.
+    ///
+    /// # Panics
+    /// If there is none within five seconds.
+    #[track_caller]
+    pub fn told_of(&self, filter: &[&str], words: &[&str]) -> String {
         let deadline = Instant::now() + Duration::from_secs(5);
+        let asked = [&["observe", "--all"][..], filter].concat();
         loop {
-            let flows = must(self.world.agent.ask(&["observe", "--reason", reason, "--all"]));
+            let flows = must(self.world.agent.ask(&asked));
             if flows.lines().any(|line| words.iter().all(|word| line.contains(word))) {
                 return flows;
             }
             if Instant::now() > deadline {
                 let all = must(self.world.agent.ask(&["observe", "--last", "30"]));
-                panic!("no {reason} with {words:?}:\n{flows}\nthe last of all:\n{all}");
+                panic!("{filter:?}: no {words:?}:\n{flows}\nthe last of all:\n{all}");
             }
             thread::sleep(Duration::from_millis(20));
         }

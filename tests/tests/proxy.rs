@@ -76,7 +76,7 @@ fn services_lead_to_pods_to_the_node_and_outside() {
 
 #[test]
 fn a_pod_reaches_itself_and_every_kind_of_address_leads_there() {
-    for mode in [Mode::PointToPoint, Mode::Bridge] {
+    for mode in [Mode::PointToPoint, Mode::Bridge, Mode::PlainBridge] {
         let lab = lab(mode);
         let [external, balanced]: [IpAddr; 2] = [[192, 0, 2, 8].into(), [192, 0, 2, 9].into()];
         let service = Service::numbered("shop/self", 1)

@@ -13,6 +13,7 @@ use enforcer_tests::{
 
 /// The bridge without br_netfilter translates no Service on one bridge, agent or not.
 const MODES: [Mode; 2] = [Mode::PointToPoint, Mode::Bridge];
+const ALL: [Mode; 3] = [Mode::PointToPoint, Mode::Bridge, Mode::PlainBridge];
 const ON: [(Protocol, u16); 2] = [(Protocol::Tcp, TARGET), (Protocol::Udp, TARGET)];
 
 /// A process of the node.
@@ -124,13 +125,15 @@ fn a_port_is_the_backends_and_never_the_services() {
 
 #[test]
 fn a_pod_reaches_itself_by_its_own_service() {
-    for mode in MODES {
+    for mode in ALL {
         let isolated = policy::deny("role=client", &["Ingress", "Egress"]);
         let good_only = policy::allow_to("allow", "role=client", "app=good", &ON);
         let policies = policy::all(&[isolated, good_only]);
         let mut market = Market::with(mode, &policies, AgentOptions::default());
         let itself = near(1, &[client()]);
-        let or_bad = near(2, &[client(), bad()]);
+        let or_bad =
+            if mode == Mode::PlainBridge { far(2, &[far_bad()]) } else { near(2, &[bad()]) };
+        let or_bad = or_bad.clone().with(&[&itself.backends[..], &or_bad.backends[..]].concat());
         market.offer(&[itself.clone(), or_bad.clone()]);
         market.expect(&[(&itself, true)]);
         for v6 in [false, true] {
@@ -146,7 +149,7 @@ fn a_pod_reaches_itself_by_its_own_service() {
 
 #[test]
 fn a_process_of_the_node_is_a_backend_like_others() {
-    for mode in [Mode::PointToPoint, Mode::Bridge, Mode::PlainBridge] {
+    for mode in ALL {
         let mut market = Market::new(mode);
         let only = Service::numbered("shop/only", 1).with(&[on_node(&market, TARGET)]);
         market.offer(std::slice::from_ref(&only));

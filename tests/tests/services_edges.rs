@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use enforcer_tests::{
     AgentOptions, Backend, Market, Masquerade, Mode, Outcome, Place, Probe, Protocol, Service,
-    market::{TARGET, bad, closed, far, far_bad, far_good, good, near, policies, stops},
+    market::{TARGET, bad, client, closed, far, far_bad, far_good, good, near, policies, stops},
     policy,
     world::must,
 };
@@ -170,5 +170,49 @@ fn where_no_node_object_says_less_every_address_of_the_node_serves_node_ports() 
         market.world.policies(&policy::all(&[others, address.clone()]));
         market.world.settle();
         market.world.expect(&[(to(30_000), open), (to(30_100), false)]);
+    }
+}
+
+#[test]
+fn a_flow_to_a_service_is_told_once_with_the_service_and_the_backend() {
+    for mode in MODES {
+        let mut market = Market::new(mode);
+        let on = [(Protocol::Tcp, TARGET)];
+        let node = policy::allow_out("node", "role=client", "172.31.255.2/32", &on);
+        market.world.policies(&policy::all(&[policies(), node]));
+        let services = [
+            near(1, &[good(), bad()]),
+            far(2, &[far_good(), far_bad()]),
+            near(3, &[bad()]),
+            near(4, &[client()]),
+            near(5, &[]).with(&[on_node(&market)]),
+        ];
+        market.offer(&services);
+        for (service, index, backend, verdict) in [
+            (0, 0, "shop/good:8080", "ALLOWED BY shop/allow-good"),
+            (0, 1, "shop/bad:8080", "DENIED"),
+            (1, 0, "shop/far-good:8080", "ALLOWED BY shop/allow-good"),
+            (1, 1, "shop/far-bad:8080", "DENIED"),
+            (2, 0, "shop/bad:8080", "DENIED"),
+            (3, 0, "shop/client:8080", "ALLOWED"),
+            // No hook sees where this one goes.
+            (4, 0, "10.96.0.5:80", "ALLOWED"),
+        ] {
+            let service = &services[service];
+            market.translate(&[service.clone().with(&service.backends[index..=index])]);
+            let port = market.port();
+            let probe = Market::ask(service, false, Protocol::Tcp).from_port(port);
+            let outcome = must(market.lab().probe_one(&probe.expecting(verdict != "DENIED")));
+            assert_eq!(outcome.is_open(), verdict != "DENIED", "{}: {backend}", service.name);
+            let from = format!("shop/client:{port} -> ");
+            let named = format!("(service {})", service.name);
+            let wanted = [from.as_str(), backend, named.as_str(), "EGRESS", verdict];
+            let all = market.told_of(&["--type", "policy-verdict"], &wanted);
+            let lines: Vec<&str> = all
+                .lines()
+                .filter(|line| line.contains(&from) && line.contains("EGRESS"))
+                .collect();
+            assert_eq!(lines.len(), 1, "{all}");
+        }
     }
 }

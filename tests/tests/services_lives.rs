@@ -70,7 +70,7 @@ fn a_connection_stops_when_policy_denies_its_backend_and_another_backends_goes_o
 
 #[test]
 fn a_pods_connection_with_itself_outlives_every_change_of_policy() {
-    for mode in MODES {
+    for mode in [Mode::PointToPoint, Mode::Bridge, Mode::PlainBridge] {
         let mut market = Market::new(mode);
         let itself = near(1, &[client()]);
         let mixed = near(2, &[client(), good()]);

@@ -15,7 +15,8 @@ const FAMILIES: [bool; 2] = [false, true];
 
 #[test]
 fn a_hidden_source_is_judged_as_the_pod_that_it_is() {
-    for mode in MODES {
+    // With every source hidden, the bridge without br_netfilter translates as well.
+    for mode in [Mode::PointToPoint, Mode::Bridge, Mode::PlainBridge] {
         let mut market = Market::new(mode);
         // The good one is particular about who comes.
         let only_clients = policy::all(&[
