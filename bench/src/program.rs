@@ -124,6 +124,7 @@ impl Bench {
             // The agent's default. A sixteenth of it is for one pod's half-open flows, which
             // bounds the size of a run.
             conntrack_entries: 262_144,
+            service_entries: 1024,
             class_key: [1, 2],
         })?;
         let mut baseline = Ebpf::load(BASELINE)?;

@@ -54,6 +54,12 @@ impl Architecture {
             Self::Arm64 => "arm64",
         }
     }
+
+    /// That of the machine, whose programs run in its clusters.
+    #[must_use]
+    pub fn own() -> Self {
+        if cfg!(target_arch = "aarch64") { Self::Arm64 } else { Self::Amd64 }
+    }
 }
 
 /// What goes into an image.

@@ -3,7 +3,8 @@
 //! kube-proxy in a set of namespaces each.
 //!
 //! [`Assets`] are what it is made of, built or downloaded once. A [`Cluster`] is the one that runs:
-//! there is at most one on a machine, since its names and addresses are fixed. No state is kept of
+//! there is at most one on a machine, since its names and addresses are fixed. [`Upstream`] are
+//! Kubernetes' own tests, which can be run in it. No state is kept of
 //! what runs: it is read off the system, so that [`Cluster::down`] also removes what a run that was
 //! killed has left.
 
@@ -24,8 +25,9 @@ mod plan;
 mod processes;
 mod program;
 mod progress;
+mod suite;
 
-pub use assets::{Assets, HOST_PACKAGES};
+pub use assets::{Assets, HOST_PACKAGES, Upstream};
 pub use cluster::Cluster;
 pub use error::ClusterError;
 pub use image::{Architecture, Image, ImageError};
@@ -33,3 +35,4 @@ pub use interrupt::end_on_signals;
 pub use layout::Layout;
 pub use plan::{Families, Options, ProxyMode};
 pub use progress::{Progress, Quiet};
+pub use suite::{Spec, Wanted};

@@ -6,9 +6,19 @@
 //! [`ABI_VERSION`], which is part of the pin path: an agent never opens maps of another version.
 
 pub use crate::{
+    entry::{
+        CT_AUDITED, CT_ESTABLISHED, CT_FROM_NODE, CT_FROM_POD, CT_HAIRPIN, CT_MASQUERADED,
+        CT_REVOKED, CT_SERVICE, CT_SERVICE_LOCAL, CT_SERVICE_NODE, CT_UNKNOWN_ORIGIN, CtEntry,
+        CtKey4, CtKey6,
+    },
     event::{
-        EVENT_AUDIT, EVENT_DISABLED, EVENT_MASQUERADED, EVENT_REPLY, EVENT_REVOKED, EVENT_UNPARSED,
-        Event, ToldKey, event_kind,
+        EVENT_AUDIT, EVENT_DISABLED, EVENT_MASQUERADED, EVENT_REPLY, EVENT_REVOKED,
+        EVENT_TRANSLATED, EVENT_UNPARSED, Event, ToldKey, event_kind,
+    },
+    service::{
+        ANY_NODE_ADDRESS, Backend, ClassPort, MARK_JUDGE, MARK_SERVICE, MARK_SLOT, MARK_TELL,
+        NODE_BACKENDS, NODE_SERVES_PORTS, NodeBackend, SERVICE_PAIRS, SVC_NODE_MANY, SVC_OTHERS,
+        Service, ServiceKey,
     },
     word::{PolicyWord, TABLE_MASK},
 };
@@ -32,10 +42,15 @@ pub const MAP_ENDPOINT_STATE: &str = "ENDPOINT_STATE";
 pub const MAP_IFINDEX_SLOT: &str = "IFINDEX_SLOT";
 /// Hash from [`AddrKey`] to `u8` (1): a pod's addresses beyond the two in [`Endpoint`].
 pub const MAP_POD_ADDRS: &str = "POD_ADDRS";
-/// Hash from [`Addr`] to `u8` (1): the node's own addresses.
+/// Hash from [`Addr`] to `u8` (1, and [`NODE_SERVES_PORTS`] where it applies): the node's own
+/// addresses.
 pub const MAP_NODE_ADDRS: &str = "NODE_ADDRS";
 /// Hash from [`Addr`] to [`Peer`]: pods' addresses.
 pub const MAP_PEERS: &str = "PEERS";
+/// Hash from [`ServiceKey`] to [`Service`].
+pub const MAP_SERVICES: &str = "SERVICES";
+/// Hash from [`CtKey6`] (IPv4 addresses as in [`Addr`]) to [`Backend`].
+pub const MAP_BACKENDS: &str = "BACKENDS";
 /// LPM trie from IPv4 prefix to [`ClassId`].
 pub const MAP_CIDRS4: &str = "CIDRS4";
 /// LPM trie from IPv6 prefix to [`ClassId`].
@@ -69,6 +84,8 @@ pub const MAP_META: &str = "META";
 pub const PROG_POD_EGRESS: &str = "pod_egress";
 /// Program on a host-side interface's TC egress: what the pod receives.
 pub const PROG_POD_INGRESS: &str = "pod_ingress";
+/// Program on the TC egress of every other interface: what can only be judged after translation.
+pub const PROG_NODE_EGRESS: &str = "node_egress";
 
 /// An address class: a hash of the set of selectors and CIDRs that an address matches. 0 is the
 /// class of an address that matches none, and the key of a table's fallback row.
@@ -233,6 +250,8 @@ pub const CONTROL_AUDIT: u32 = 1;
 /// [`Control::flags`]: a plan is not in the maps whole yet. For the agent only: one that finds it was
 /// preceded by one that died in the middle.
 pub const CONTROL_WRITING: u32 = 2;
+/// [`Control::flags`]: packets may leave by an interface without [`PROG_NODE_EGRESS`].
+pub const CONTROL_UNCOVERED: u32 = 4;
 
 /// What the programs write about one endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -374,91 +393,6 @@ pub struct Interval {
     pub proxy_port: u16,
 }
 
-/// Conntrack key of an IPv4 flow, from the pod's side: the same for both directions.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[repr(C)]
-pub struct CtKey4 {
-    /// Host-side interface that the flow belongs to.
-    pub ifindex: u32,
-    /// The pod's address.
-    pub local: u32,
-    /// The other address.
-    pub remote: u32,
-    /// The pod's port; for an ICMP echo flow its identifier.
-    pub local_port: u16,
-    /// The other port; for an ICMP echo flow see [`crate::conntrack::ECHO_FROM_POD`].
-    pub remote_port: u16,
-    /// IP protocol number.
-    pub proto: u32,
-}
-
-/// Conntrack key of an IPv6 flow, from the pod's side.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[repr(C)]
-pub struct CtKey6 {
-    /// Host-side interface that the flow belongs to.
-    pub ifindex: u32,
-    /// The pod's address.
-    pub local: [u32; 4],
-    /// The other address.
-    pub remote: [u32; 4],
-    /// The pod's port; for an ICMP echo flow its identifier.
-    pub local_port: u16,
-    /// The other port.
-    pub remote_port: u16,
-    /// IP protocol number.
-    pub proto: u32,
-}
-
-/// A flow.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C, align(8))]
-pub struct CtEntry {
-    /// Last packet, to about a second (`CLOCK_MONOTONIC`, ns).
-    pub last_seen: u64,
-    /// First packet (`CLOCK_MONOTONIC`, ns).
-    pub created: u64,
-    /// Generation of the endpoint's policy when the flow was last judged.
-    pub generation: u32,
-    /// The rule that allowed it.
-    pub rule: RuleId,
-    /// Slot of the endpoint.
-    pub slot: u16,
-    /// `CT_…` bits.
-    pub flags: u8,
-    /// What the side that opened the flow has sent; see [`crate::conntrack`].
-    pub seen_origin: u8,
-    /// What the other side has sent.
-    pub seen_reply: u8,
-    /// Zero.
-    pub _pad: u8,
-    /// With [`CT_MASQUERADED`]: slot of the local pod that the node hid behind its own address;
-    /// 0 if it was none.
-    pub hidden_slot: u16,
-}
-
-/// [`CtEntry::flags`]: the pod opened the flow (else the other side did).
-pub const CT_FROM_POD: u8 = 1;
-/// [`CtEntry::flags`]: the pod's own node opened it.
-pub const CT_FROM_NODE: u8 = 2;
-/// [`CtEntry::flags`]: the pod reaches itself.
-pub const CT_HAIRPIN: u8 = 4;
-/// [`CtEntry::flags`]: picked up in the middle; who opened it is not known, so it may stay only
-/// while policy allows both directions.
-pub const CT_UNKNOWN_ORIGIN: u8 = 8;
-/// [`CtEntry::flags`]: no longer allowed. Kept for its origin, judged anew at every packet.
-pub const CT_REVOKED: u8 = 16;
-/// [`CtEntry::flags`]: counted as established.
-pub const CT_ESTABLISHED: u8 = 32;
-/// [`CtEntry::flags`]: the node hid the source behind its own address; judged as the local pod in
-/// [`CtEntry::hidden_slot`], or by ipBlock only.
-pub const CT_MASQUERADED: u8 = 64;
-
-/// [`CtEntry::flags`]: never allowed, and passed because the endpoint was [`Spared`]. Kept for its
-/// origin and because it was told; judged anew at every packet. Its generation is never the
-/// endpoint's.
-pub const CT_AUDITED: u8 = 128;
-
 /// Key of [`MAP_FRAGMENTS`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C)]
@@ -529,6 +463,11 @@ no_padding! {
     CtEntry = u64, u64, u32, u32, u16, u8, u8, u8, u8, u16;
     FragKey = u32, u32, Addr, Addr, u32, u32;
     FragEntry = u64, u32, u32;
+    ServiceKey = Addr, u16, u8, u8;
+    ClassPort = u64, u16, [u16; 3];
+    NodeBackend = Addr, u16, u16;
+    Backend = Addr, u16, u16, CtKey6;
+    Service = [ClassPort; SERVICE_PAIRS], ServiceKey, [NodeBackend; NODE_BACKENDS], u8, u8, u16;
     ToldKey = Addr, Addr, u32, u16, u16, u16, u8, u8, u32;
     Event = u64, Addr, Addr, u32, u32, u32, u32, u16, u16, u16, u16, u8, u8, u8, u8, u8, u8, u16;
     Meta = u32, u32, [u64; 2];
@@ -563,6 +502,9 @@ pod!(
     CtEntry,
     FragKey,
     FragEntry,
+    ServiceKey,
+    Service,
+    Backend,
     Event,
     Meta
 );

@@ -36,6 +36,8 @@ pub mod event_kind {
     pub const DROP: u8 = 2;
     /// A flow's first reply, or the end of a connection.
     pub const TRACE: u8 = 3;
+    /// A pod opens a flow to a Service's address: the verdict comes with the backend.
+    pub const PENDING: u8 = 4;
 }
 
 /// [`Event::flags`]: the packet goes against the flow's opening direction.
@@ -50,6 +52,9 @@ pub const EVENT_REVOKED: u8 = 8;
 pub const EVENT_AUDIT: u8 = 16;
 /// [`Event::flags`]: it would have been dropped and passed, [`crate::abi::Spared::Disabled`].
 pub const EVENT_DISABLED: u8 = 32;
+/// [`Event::flags`]: judged behind a Service's translation: the destination is the backend, and
+/// the source may be the node's, for the pod in [`Event::slot`].
+pub const EVENT_TRANSLATED: u8 = 64;
 
 /// What the programs tell about a packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -9,8 +9,10 @@
 
 pub mod abi;
 pub mod conntrack;
+mod entry;
 mod event;
 pub mod packet;
 pub mod reason;
+mod service;
 pub mod verdict;
 mod word;

@@ -208,6 +208,14 @@ pub fn parse<B: Bytes>(bytes: &B, vlan_present: bool, packet: &mut Packet) -> u8
     if vlan_present {
         return Reason::VlanTagged as u8;
     }
+    parse_network(bytes, packet)
+}
+
+/// Reads a frame whose type is in `packet` already, from its network header on.
+///
+/// Returns what [`parse`] does.
+#[inline(always)]
+pub fn parse_network<B: Bytes>(bytes: &B, packet: &mut Packet) -> u8 {
     match packet.ethertype {
         ETH_P_IP => parse_v4(bytes, packet),
         ETH_P_IPV6 => parse_v6(bytes, packet),

@@ -74,6 +74,8 @@ reasons! {
     Established = 8, 0, "established flow";
     /// Not understood, and passed because no policy isolates the pod in this direction.
     PassedUnparsed = 9, 0, "not understood; the pod is not isolated in this direction";
+    /// To a Service's address: judged for the backend, behind the translation.
+    Pending = 10, 0, "to a Service; judged for its backend";
 
     /// No rule allows it and a policy isolates the pod.
     PolicyDenied = 16, 133, "policy denied";
@@ -103,13 +105,20 @@ reasons! {
     ConntrackFull = 28, 155, "conntrack quota is full";
     /// The endpoint is closed because its plan could not be written whole.
     Locked = 29, 165, "policy could not be written whole; new flows are closed";
+    /// A Service has a backend that is a process of this node, which policy does not allow, and
+    /// others: where the packet goes is decided behind the hook, and nothing could stop it there.
+    ServiceNodeBackend = 30, 133, "a backend of the Service is a process of this node that policy denies";
+    /// A packet to a Service left the node without having been translated.
+    ServiceUntranslated = 31, 158, "nothing translates this Service's address";
+    /// An interface of the node has no hook that could judge a Service's backends.
+    ServiceUnjudged = 32, 158, "an interface has no hook to judge the Service's backends at";
 }
 
 /// First reason that drops. Every smaller number passes.
 pub const FIRST_DROP: u8 = 16;
 
 /// Number of counters a direction: one a reason, indexed by its number.
-pub const REASON_SLOTS: u32 = 32;
+pub const REASON_SLOTS: u32 = 64;
 
 impl Reason {
     /// Whether a packet with this outcome is dropped.

@@ -102,11 +102,19 @@ pub(crate) extern "C" fn verdict(
         bits |= spare::event_flag(spared);
     }
     let policy = judged.is(Reason::PolicyDenied) || judged.allows();
-    let kind = if policy { event_kind::VERDICT } else { event_kind::DROP };
-    if judged.flags() & CT_MASQUERADED != 0 {
+    let kind = if judged.is(Reason::Pending) {
+        event_kind::PENDING
+    } else if policy {
+        event_kind::VERDICT
+    } else {
+        event_kind::DROP
+    };
+    let masqueraded = judged.flags() & CT_MASQUERADED != 0;
+    if masqueraded {
         bits |= EVENT_MASQUERADED;
     }
-    let header = Header { kind, reason, flags: bits, hidden: judged.hidden(), rule: judged.rule() };
+    let hidden = if masqueraded { judged.hidden() } else { 0 };
+    let header = Header { kind, reason, flags: bits, hidden, rule: judged.rule() };
     emit(&VERDICT_RING, lane::VERDICT, Skb::new(skb), state, &header);
     if spared == spare::NO { settle_number(state, reason) } else { PASS }
 }

@@ -4,10 +4,11 @@ use aya_ebpf::bindings::{__sk_buff, BPF_ANY, BPF_NOEXIST};
 use enforcer_common::{
     abi::{
         Addr, CT_AUDITED, CT_ESTABLISHED, CT_FROM_NODE, CT_FROM_POD, CT_HAIRPIN, CT_MASQUERADED,
-        CT_REVOKED, CT_UNKNOWN_ORIGIN, CtEntry, CtKey4, CtKey6, EVENT_REVOKED, rule,
+        CT_REVOKED, CT_SERVICE, CT_UNKNOWN_ORIGIN, CtEntry, CtKey4, CtKey6, EVENT_REVOKED,
+        MARK_JUDGE, MARK_SERVICE, rule,
     },
     conntrack::{SECOND, SEEN, SHORTEST, established, expired, observe, reopens},
-    packet::{FRAG_NONE, tcp},
+    packet::{FRAG_NONE, Packet, tcp},
     reason::Reason,
     verdict::proto::TCP,
 };
@@ -18,6 +19,7 @@ use crate::{
     judge::{Flow, from_node, judge_flow, judge_packet, judge_reverse},
     maps::{CT4, CT6},
     quota::{add, has_room, record},
+    sender, service,
     skb::Skb,
     spare,
     state::{Judged, State},
@@ -110,6 +112,17 @@ const SPECIAL: u8 = CT_REVOKED | CT_AUDITED | CT_FROM_NODE | CT_HAIRPIN | CT_MAS
 #[inline(always)]
 pub(crate) fn run(skb: Skb, state: &State) -> i32 {
     let mut mode = BPF_NOEXIST;
+    let mark = if state.egress() { 0 } else { skb.tc_index() };
+    let to_service = mark & (MARK_SERVICE | MARK_JUDGE);
+    // What is not TCP may get another backend at any time, and an entry here may be of a time when
+    // the sender's policy allowed this one.
+    let judges = to_service & MARK_JUDGE != 0 || (to_service != 0 && state.packet.proto != TCP);
+    if judges {
+        let code = sender::judge_sender(skb.raw(), state);
+        if code != PASS {
+            return code;
+        }
+    }
     if let Some(e) = find(state) {
         let from_origin = (e.flags & CT_FROM_POD != 0) == state.egress();
         let side = if from_origin { e.seen_origin } else { e.seen_reply };
@@ -125,15 +138,35 @@ pub(crate) fn run(skb: Skb, state: &State) -> i32 {
             if idle > SECOND {
                 touch(state, e);
             }
+            if state.egress() && e.service & CT_SERVICE != 0 {
+                if e.seen_reply & SEEN != 0 {
+                    skb.set_tc_index(state.slot | MARK_SERVICE);
+                } else {
+                    service::mark(skb, state, e);
+                }
+            }
             return PASS;
         }
-        mode = match known(skb.raw(), state) {
+        let mut code = known(skb.raw(), state, 0);
+        if code == ANEW {
+            // One after the other, as below.
+            code = known(skb.raw(), state, service::judge_known(state));
+        }
+        mode = match code {
             OPEN => BPF_NOEXIST,
             REOPEN => BPF_ANY,
             RIVAL => REPLACE_IF_ALLOWED,
             STATELESS => return stateless(skb.raw(), state),
             code => return code,
         };
+    }
+    if to_service != 0 && !judges {
+        // The sender's flow has an answer, and this pod knows nothing of it: the translation has
+        // given it another backend.
+        let code = sender::judge_sender(skb.raw(), state);
+        if code != PASS {
+            return code;
+        }
     }
     // One after the other: the frames of a chain of calls share 512 bytes.
     let judged = judge_open(skb.raw(), state);
@@ -150,6 +183,9 @@ const STATELESS: i32 = 102;
 /// only if that is allowed.
 const RIVAL: i32 = 103;
 
+/// [`known`]'s answer: it wants to be told what `service::judge_known` says.
+const ANEW: i32 = 104;
+
 /// For [`open`]: like `BPF_ANY`, but what is only spared replaces nothing.
 pub(crate) const REPLACE_IF_ALLOWED: u32 = 2;
 
@@ -161,9 +197,10 @@ fn touch(state: &State, e: &mut CtEntry) {
 }
 
 /// A packet of a known flow that is more than a compare: a return code, or what to do instead.
+/// `backend` is the [`Judged`] of a flow to a Service, for its backend, or 0.
 #[inline(never)]
 #[unsafe(no_mangle)]
-pub(crate) extern "C" fn known(skb: *mut __sk_buff, state: *const State) -> i32 {
+pub(crate) extern "C" fn known(skb: *mut __sk_buff, state: *const State, backend: u64) -> i32 {
     // SAFETY: the verifier checks that the pointer is null or to a whole `State`.
     let Some(state) = (unsafe { state.as_ref() }) else {
         return DROP;
@@ -185,16 +222,33 @@ pub(crate) extern "C" fn known(skb: *mut __sk_buff, state: *const State) -> i32 
         // The tuple is the node's or the pod's own, and this packet is neither's.
         return STATELESS;
     }
+    let to_service = e.service & CT_SERVICE != 0;
+    if to_service && !state.egress() && !service::may_answer(Skb::new(skb), state, e) {
+        return event::tell(Skb::new(skb), state, Reason::ServiceNodeBackend);
+    }
     let generation = state.policy().generation();
-    if e.flags & (CT_REVOKED | CT_AUDITED) != 0 || e.generation != generation {
-        let flow = Flow::of(state, e);
-        let judged = Judged(judge_flow(&raw const flow));
-        if judged.allows() {
+    let anew = e.flags & (CT_REVOKED | CT_AUDITED) != 0 || e.generation != generation;
+    if to_service && state.egress() {
+        service::mark(Skb::new(skb), state, e);
+    }
+    if anew {
+        let judged = if to_service {
+            if backend == 0 {
+                return ANEW;
+            }
+            Judged(backend)
+        } else {
+            let flow = Flow::of(state, e);
+            Judged(judge_flow(&raw const flow))
+        };
+        if judged.is(Reason::Pending) {
+            // Judged behind the translation, packet by packet, until its backend is known here.
+        } else if judged.allows() {
             e.flags &= !(CT_REVOKED | CT_AUDITED);
             e.rule = judged.rule();
             e.generation = generation;
         } else {
-            let code = disallowed(skb, state, e, judged);
+            let code = disallowed(skb, state, e, judged, from_origin);
             if code != PASS {
                 return code;
             }
@@ -206,12 +260,25 @@ pub(crate) extern "C" fn known(skb: *mut __sk_buff, state: *const State) -> i32 
 /// A packet of a known flow that is not allowed (any more): dropped, unless it is spared. Then it
 /// is told once, and counted at every packet.
 #[inline(always)]
-fn disallowed(skb: *mut __sk_buff, state: &State, e: &mut CtEntry, judged: Judged) -> i32 {
+fn disallowed(
+    skb: *mut __sk_buff,
+    state: &State,
+    e: &mut CtEntry,
+    judged: Judged,
+    from_origin: bool,
+) -> i32 {
     let spared = spare::spared(state.slot, state.now);
     let mut flags = u32::from(EVENT_REVOKED);
     if spared == spare::NO {
+        if !from_origin && e.seen_reply & SEEN == 0 && opens_unseen(&state.packet) {
+            // Nobody has answered this flow, so this may be a first answer as well as a flow of
+            // its own: it passes if it may on its own, and opens nothing for the other side.
+            return STATELESS;
+        }
         e.flags = e.flags & !CT_AUDITED | CT_REVOKED;
-        e.last_seen = state.now;
+        if !opens_unseen(&state.packet) {
+            e.last_seen = state.now;
+        }
     } else if spared == spare::SHADOW {
         return PASS;
     } else if e.flags & CT_AUDITED != 0 {
@@ -227,6 +294,14 @@ fn disallowed(skb: *mut __sk_buff, state: &State, e: &mut CtEntry, judged: Judge
     event::verdict(skb, state, judged.0, flags)
 }
 
+/// Whether packets of this protocol do not say if they open a flow or answer one. Then only time
+/// tells: what comes after the flow's timeout answers nothing, and so what is dropped does not
+/// prolong it.
+#[inline(always)]
+fn opens_unseen(packet: &Packet) -> bool {
+    packet.proto != TCP && !packet.is_icmp()
+}
+
 /// Whether an ingress packet may ride on an entry: on the node's only the node's, on a pod's own
 /// only the pod's, on that of a pod behind the node's address only that pod's (the node may give
 /// the port to another pod's connection).
@@ -240,11 +315,11 @@ fn rides(skb: Skb, state: &State, entry: &CtEntry) -> bool {
         return from_node(skb, state);
     }
     if flags & CT_HAIRPIN != 0 {
-        return skb.tc_index() == state.slot;
+        return skb.sender() == state.slot;
     }
     flags & CT_MASQUERADED == 0
         || entry.hidden_slot == 0
-        || skb.tc_index() == u32::from(entry.hidden_slot)
+        || skb.sender() == u32::from(entry.hidden_slot)
 }
 
 /// Writes down what the packet says about its flow, and passes it, unless the flow would become
@@ -301,8 +376,20 @@ pub(crate) extern "C" fn stateless(skb: *mut __sk_buff, state: *const State) -> 
     let Some(state) = (unsafe { state.as_ref() }) else {
         return DROP;
     };
-    let judged = Judged(judge_packet(skb, state));
+    let judged = Judged(judge_any(skb, state));
     alone(skb, state, judged)
+}
+
+/// Judges a packet that no entry speaks for: a [`Judged`].
+#[inline(always)]
+fn judge_any(skb: *mut __sk_buff, state: &State) -> u64 {
+    if service::may_be(state) {
+        let judged = service::judge_service(skb, state);
+        if judged != service::NOT_A_SERVICE {
+            return judged;
+        }
+    }
+    judge_packet(skb, state)
 }
 
 /// The end of a packet that is judged and leaves no entry. Its later fragments follow it.
@@ -328,7 +415,7 @@ pub(crate) extern "C" fn judge_open(skb: *mut __sk_buff, state: *const State) ->
         return denied;
     };
     let packet = &state.packet;
-    let judged = Judged(judge_packet(skb, state));
+    let judged = Judged(judge_any(skb, state));
     let egress = state.egress();
     let from = |pod: bool| if pod { CT_FROM_POD } else { 0 };
     let hidden = judged.hidden();
@@ -388,7 +475,13 @@ pub(crate) extern "C" fn open(
         // As in `disallowed`.
         generation = !generation;
         flags |= CT_AUDITED;
+    } else if judged.is(Reason::Pending) && spare::spared(state.slot, state.now) != spare::NO {
+        // As in `service::mark`.
+        generation = !generation;
     }
+    // A Service's bits, or the slot of a pod behind the node's address: only one can be.
+    let (service, hidden_slot) =
+        if state.egress() { (judged.hidden() as u8, 0) } else { (0, judged.hidden()) };
     let seen = observe(0, state.packet.tcp_flags);
     let by_origin = (flags & CT_FROM_POD != 0) == state.egress();
     let entry = CtEntry {
@@ -400,8 +493,8 @@ pub(crate) extern "C" fn open(
         flags,
         seen_origin: if by_origin { seen } else { 0 },
         seen_reply: if by_origin { 0 } else { seen },
-        _pad: 0,
-        hidden_slot: judged.hidden(),
+        service,
+        hidden_slot,
     };
     let recorded = record(state, &entry, mode);
     if !judged.allows() {

@@ -2,7 +2,7 @@
 
 use aya_ebpf::bindings::__sk_buff;
 use enforcer_common::{
-    abi::{Addr, CT_AUDITED, CT_REVOKED},
+    abi::{Addr, CT_AUDITED, CT_REVOKED, CT_SERVICE},
     conntrack::{ECHO_FROM_POD, ECHO_TO_POD, expired},
     packet::{Bytes as _, FRAG_NONE, Quoted, icmp, is_link_local, is_unspecified, parse_quoted},
     reason::Reason,
@@ -95,6 +95,10 @@ pub(crate) extern "C" fn related(skb: *mut __sk_buff, state: *const State) -> u3
     }
     let judged_anew = entry.flags & (CT_REVOKED | CT_AUDITED) != 0;
     if entry.generation == state.policy().generation() && !judged_anew {
+        return 1;
+    }
+    if entry.service & CT_SERVICE != 0 && !judged_anew {
+        // Its backend is judged behind the translation; what the flow sends is, too.
         return 1;
     }
     let flow = Flow {

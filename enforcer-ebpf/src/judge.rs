@@ -16,7 +16,7 @@ use crate::{
     maps::NODE_ADDRS,
     skb::Skb,
     state::{Judged, State},
-    table::{Query, look_up},
+    table::{PREFIX_ONLY, Query, look_up},
 };
 
 const INGRESS: u32 = Direction::Ingress as u32;
@@ -57,7 +57,7 @@ pub(crate) extern "C" fn judge_packet(skb: *mut __sk_buff, state: *const State) 
         key: port_key(state.packet.proto, state.packet.dst_port),
         direction: state.direction,
         slot: state.slot,
-        prefix_only: 0,
+        by: 0,
     };
     if state.egress() {
         if hook::owns(state.slot, &query.remote) {
@@ -68,7 +68,7 @@ pub(crate) extern "C" fn judge_packet(skb: *mut __sk_buff, state: *const State) 
     if from_node(skb, state) {
         return Judged::new(Reason::FromNode, rule::FROM_NODE).flagged(CT_FROM_NODE, 0).0;
     }
-    let sender = skb.tc_index();
+    let sender = skb.sender();
     if hook::owns(state.slot, &query.remote) {
         if sender == state.slot {
             return hairpin;
@@ -98,7 +98,7 @@ pub(crate) extern "C" fn judge_packet(skb: *mut __sk_buff, state: *const State) 
 /// Returns its slot, or 0.
 #[inline(always)]
 fn unhide(query: &mut Query, sender: u32) -> u16 {
-    query.prefix_only = 1;
+    query.by = PREFIX_ONLY;
     if sender == 0 {
         return 0;
     }
@@ -119,7 +119,7 @@ fn unhide(query: &mut Query, sender: u32) -> u16 {
         }
         query.remote = Addr(endpoint.addr6);
     }
-    query.prefix_only = 0;
+    query.by = 0;
     sender as u16
 }
 
@@ -138,7 +138,7 @@ pub(crate) extern "C" fn judge_reverse(state: *const State) -> u64 {
         key: port_key(state.packet.proto, state.packet.src_port),
         direction: state.direction ^ 1,
         slot: state.slot,
-        prefix_only: 0,
+        by: 0,
     };
     if query.direction == INGRESS && is_node(&query.remote) {
         return Judged::new(Reason::FromNode, rule::FROM_NODE).flagged(CT_FROM_NODE, 0).0;
@@ -210,7 +210,7 @@ pub(crate) extern "C" fn judge_flow(flow: *const Flow) -> u64 {
         key: if from_pod { out } else { into },
         direction: if from_pod { EGRESS } else { INGRESS },
         slot: flow.slot,
-        prefix_only: 0,
+        by: 0,
     };
     if !from_pod && flow.flags & CT_MASQUERADED != 0 {
         unhide(&mut query, u32::from(flow.hidden));

@@ -1,7 +1,8 @@
-//! The kernel half: two TC programs on the host-side interface of every local pod.
+//! The kernel half: two TC programs on the host-side interface of every local pod, and one where
+//! packets leave the node.
 //!
 //! `pod_egress` runs on TC ingress (what the pod sends), `pod_ingress` on TC egress (what the pod
-//! receives). The way of a packet is [`hook::run`]; what it means is decided in `enforcer-common`
+//! receives); `node_egress` judges what a pod sent to a Service and leaves the node. The way of a packet is [`hook::run`]; what it means is decided in `enforcer-common`
 //! and by the maps, here are only helpers and map access.
 #![no_std]
 #![no_main]
@@ -17,6 +18,8 @@ mod judge;
 mod link;
 mod maps;
 mod quota;
+mod sender;
+mod service;
 mod skb;
 mod spare;
 mod state;
@@ -35,6 +38,12 @@ fn pod_egress(ctx: TcContext) -> i32 {
 #[classifier]
 fn pod_ingress(ctx: TcContext) -> i32 {
     hook::run::<{ Direction::Ingress as u32 }>(ctx.skb.skb)
+}
+
+/// TC egress of every other interface: what a pod sent to a Service whose backend is elsewhere.
+#[classifier]
+fn node_egress(ctx: TcContext) -> i32 {
+    sender::leave(ctx.skb.skb)
 }
 
 #[panic_handler]

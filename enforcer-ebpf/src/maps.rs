@@ -8,10 +8,12 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
 };
 use enforcer_common::abi::{
-    Addr, AddrKey, COUNTER_SLOTS, Cidr4, Cidr6, ClassId, Control, CtEntry, CtKey4, CtKey6,
+    Addr, AddrKey, Backend, COUNTER_SLOTS, Cidr4, Cidr6, ClassId, Control, CtEntry, CtKey4, CtKey6,
     ENDPOINT_SLOTS, Endpoint, EndpointState, FragEntry, FragKey, INTERVAL_SLOTS, Interval, Meta,
-    Peer, Row, RowKey, ToldKey, lane,
+    Peer, Row, RowKey, Service, ServiceKey, ToldKey, lane,
 };
+
+use crate::state::State;
 
 // Hash maps are not preallocated: memory follows use, and an update replaces the element as a
 // whole (RCU), so a reader sees the old value or the new one.
@@ -51,6 +53,15 @@ pub(crate) static CT4: HashMap<CtKey4, CtEntry> =
 #[map]
 pub(crate) static CT6: HashMap<CtKey6, CtEntry> =
     HashMap::with_max_entries(262_144, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static SERVICES: HashMap<ServiceKey, Service> =
+    HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static BACKENDS: HashMap<CtKey6, Backend> =
+    HashMap::with_max_entries(262_144, BPF_F_NO_PREALLOC);
+/// The packet in hand as its sender's; nobody else looks at it.
+#[map]
+pub(crate) static SENDER: PerCpuArray<State> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub(crate) static FRAGMENTS: LruHashMap<FragKey, FragEntry> =
     LruHashMap::with_max_entries(16_384, 0);

@@ -2,8 +2,14 @@
 
 use core::mem::MaybeUninit;
 
-use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes};
-use enforcer_common::packet::Bytes;
+use aya_ebpf::{
+    bindings::__sk_buff,
+    helpers::generated::{bpf_skb_load_bytes, bpf_skb_load_bytes_relative},
+};
+use enforcer_common::{
+    abi::MARK_SLOT,
+    packet::{Bytes, ETH_LEN},
+};
 
 /// The packet that the program was called for.
 #[derive(Clone, Copy)]
@@ -42,20 +48,30 @@ impl Skb {
         ingress_ifindex
     );
     field!(
-        /// Slot of the local pod that sent the packet, if one did.
+        /// Slot of the local pod that sent the packet, if one did, and `MARK_…` bits.
         tc_index
+    );
+    field!(
+        /// Frame type, network byte order.
+        protocol
     );
     field!(
         /// Whether the kernel took a VLAN tag out of the frame.
         vlan_present
     );
 
-    /// Marks the packet with the slot of the pod that sends it.
+    /// Marks the packet with the slot of the pod that sends it, and `MARK_…` bits.
     #[inline(always)]
-    pub(crate) fn set_tc_index(self, slot: u32) {
+    pub(crate) fn set_tc_index(self, mark: u32) {
         // SAFETY: `tc_index` is writable for TC programs (net/core/filter.c,
         // tc_cls_act_is_valid_access).
-        unsafe { (*self.0).tc_index = slot };
+        unsafe { (*self.0).tc_index = mark };
+    }
+
+    /// Slot of the local pod that sent the packet, if one did; else 0.
+    #[inline(always)]
+    pub(crate) fn sender(self) -> u32 {
+        self.tc_index() & MARK_SLOT
     }
 }
 
@@ -98,5 +114,54 @@ impl Skb {
         // SAFETY: the helper returned 0, so it has filled the value; the callers' types are arrays
         // of integers, which any bytes are a value of.
         Some(unsafe { value.assume_init() })
+    }
+}
+
+/// The packet from its network header on, as if an Ethernet header stood before it: interfaces
+/// that are no pod's may have another link header, or none.
+#[derive(Clone, Copy)]
+pub(crate) struct FromNetwork(pub(crate) Skb);
+
+/// `BPF_HDR_START_NET` of `include/uapi/linux/bpf.h`.
+const FROM_NETWORK_HEADER: u32 = 1;
+
+impl FromNetwork {
+    #[inline(always)]
+    fn load<T: Copy>(self, offset: u32) -> Option<T> {
+        let offset = offset.checked_sub(ETH_LEN)?;
+        let mut value = MaybeUninit::<T>::uninit();
+        // SAFETY: the buffer has the size of T, and the helper checks offset and length.
+        let code = unsafe {
+            bpf_skb_load_bytes_relative(
+                self.0.0.cast(),
+                offset,
+                value.as_mut_ptr().cast(),
+                size_of::<T>() as u32,
+                FROM_NETWORK_HEADER,
+            )
+        };
+        if code != 0 {
+            return None;
+        }
+        // SAFETY: as in `Skb::load`.
+        Some(unsafe { value.assume_init() })
+    }
+}
+
+impl Bytes for FromNetwork {
+    // At most one link header too long; the node's own stack has checked the packet before.
+    #[inline(always)]
+    fn frame_len(&self) -> u32 {
+        self.0.frame_len() + ETH_LEN
+    }
+
+    #[inline(always)]
+    fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+        self.load(offset)
+    }
+
+    #[inline(always)]
+    fn read_words<const N: usize>(&self, offset: u32) -> Option<[u32; N]> {
+        self.load(offset)
     }
 }

@@ -31,7 +31,7 @@ const TELL_AGAIN: u64 = 60 * SECOND;
 
 /// Reads a word that others write, once.
 #[inline(always)]
-fn read<T: Copy>(word: &T) -> T {
+pub(crate) fn read<T: Copy>(word: &T) -> T {
     let word = &raw const *word;
     // SAFETY: from a reference to an aligned word.
     unsafe { word.read_volatile() }

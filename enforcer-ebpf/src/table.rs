@@ -29,9 +29,14 @@ pub(crate) struct Query {
     pub(crate) direction: u32,
     /// Slot of the endpoint.
     pub(crate) slot: u32,
-    /// 1 if the address is known to be no pod's own: only prefixes can match.
-    pub(crate) prefix_only: u32,
+    /// How to class `remote`: 0, or [`PREFIX_ONLY`] or [`BY_CLASS`].
+    pub(crate) by: u32,
 }
+
+/// [`Query::by`]: the address is known to be no pod's own: only prefixes can match.
+pub(crate) const PREFIX_ONLY: u32 = 1;
+/// [`Query::by`]: the class is known: it stands in the first two words of `remote`.
+pub(crate) const BY_CLASS: u32 = 2;
 
 const DENIED: u64 = Judged::new(Reason::PolicyDenied, rule::DEFAULT_DENY).0;
 
@@ -53,7 +58,11 @@ pub(crate) extern "C" fn look_up(query: *const Query) -> u64 {
     }
     let denied =
         if flags & EP_STARTING != 0 { Reason::EndpointNotReady } else { Reason::PolicyDenied };
-    let class = class_of(&query.remote, query.prefix_only != 0);
+    let class = if query.by == BY_CLASS {
+        ClassId::from(query.remote.0[0]) | ClassId::from(query.remote.0[1]) << 32
+    } else {
+        class_of(&query.remote, query.by == PREFIX_ONLY)
+    };
     let table = PolicyWord(query.word).table();
     let mut row = place(&RowKey { class, table, direction });
     if row.count == 0 && class != 0 {
@@ -112,7 +121,7 @@ fn place(key: &RowKey) -> RowRef {
 
 /// Reads a value and then the key that stands with it; see `abi::Peer` for what the order is for.
 #[inline(always)]
-fn in_order<V: Copy, K: Copy>(value: &V, key: &K) -> (V, K) {
+pub(crate) fn in_order<V: Copy, K: Copy>(value: &V, key: &K) -> (V, K) {
     let (value, key) = (&raw const *value, &raw const *key);
     // SAFETY: from a reference; volatile, so that it is read here and once.
     let value = unsafe { value.read_volatile() };
@@ -124,8 +133,9 @@ fn in_order<V: Copy, K: Copy>(value: &V, key: &K) -> (V, K) {
 /// Look-ups of a key whose element came to serve another one under the reader's hand.
 const TRIES: u32 = 2;
 
+/// The class of an address.
 #[inline(always)]
-fn class_of(remote: &Addr, prefix_only: bool) -> ClassId {
+pub(crate) fn class_of(remote: &Addr, prefix_only: bool) -> ClassId {
     let mut tries = if prefix_only { 0 } else { TRIES };
     while tries > 0 {
         tries -= 1;

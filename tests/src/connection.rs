@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read, Write},
-    net::TcpStream,
+    net::{SocketAddr, TcpStream},
     os::fd::{AsFd, AsRawFd},
     sync::{
         Arc, Mutex, PoisonError,
@@ -47,7 +47,7 @@ impl Lab {
         let remote = self.answer(to, v6, port, Protocol::Tcp)?;
         let (netns, local) = self.locate(from, v6)?;
         let stream = netns
-            .run(|| sockets::start_tcp(local, remote))?
+            .run(|| sockets::start_tcp(SocketAddr::new(local, 0), remote))?
             .map_err(LabError::io(format!("connect from {from} to {to}")))?;
         let mut fds = [PollFd::new(stream.as_fd(), PollFlags::POLLOUT)];
         poll(&mut fds, PollTimeout::from(1500_u16))
@@ -92,6 +92,23 @@ impl Connection {
                     return true;
                 }
                 filled = 0;
+            }
+        }
+    }
+
+    /// Bytes that come within this time.
+    pub fn receive_for(&mut self, time: Duration) -> usize {
+        let deadline = Instant::now() + time;
+        let mut buffer = vec![0; 65_536];
+        let mut bytes = 0;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.stream.set_read_timeout(Some(left)).is_err() {
+                return bytes;
+            }
+            match self.stream.read(&mut buffer) {
+                Ok(0) | Err(_) => return bytes,
+                Ok(length) => bytes += length,
             }
         }
     }

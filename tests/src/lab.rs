@@ -337,10 +337,11 @@ impl Lab {
             Place::NodeAddress(ip) => Ok((&self.node, *ip)),
             Place::Outside(ip) if self.external.contains(ip) => Ok((&self.outside, *ip)),
             Place::Outside(ip) => Err(LabError::NoSuchPlace(format!("address {ip} outside"))),
+            Place::Virtual(ip) => Err(LabError::NoSuchPlace(format!("place with address {ip}"))),
         }
     }
 
-    /// Makes `place` answer at that port: what comes is sent back.
+    /// Makes `place` answer at that port: what comes is sent back. Nobody listens at a virtual one.
     ///
     /// # Errors
     /// If there is no such place, or the port is taken.
@@ -351,6 +352,9 @@ impl Lab {
         port: u16,
         protocol: Protocol,
     ) -> Result<SocketAddr, LabError> {
+        if let Place::Virtual(ip) = place {
+            return Ok(SocketAddr::new(*ip, port));
+        }
         let (netns, ip) = self.locate(place, v6)?;
         let address = SocketAddr::new(ip, port);
         let key = (netns.name().to_owned(), address, protocol);

@@ -51,6 +51,20 @@ pub fn allow_out(name: &str, pods: &str, cidr: &str, on: &[(Protocol, u16)]) -> 
     policy(name, pods, &["Egress"], json!({"egress": [rule]})).to_string()
 }
 
+/// Lets pods with this label out to pods with the label `to`.
+#[must_use]
+pub fn allow_to(name: &str, pods: &str, to: &str, on: &[(Protocol, u16)]) -> String {
+    let rule = json!({"to": [{"podSelector": selector(to)}], "ports": ports(on)});
+    policy(name, pods, &["Egress"], json!({"egress": [rule]})).to_string()
+}
+
+/// Lets pods with this label out to the named port of pods with the label `to`.
+#[must_use]
+pub fn allow_to_named(name: &str, pods: &str, to: &str, port: &str) -> String {
+    let rule = json!({"to": [{"podSelector": selector(to)}], "ports": [{"port": port}]});
+    policy(name, pods, &["Egress"], json!({"egress": [rule]})).to_string()
+}
+
 /// Several objects as one file.
 #[must_use]
 pub fn all(objects: &[String]) -> String {

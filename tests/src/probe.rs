@@ -32,6 +32,8 @@ pub enum Place {
     NodeAddress(IpAddr),
     /// An address outside.
     Outside(IpAddr),
+    /// An address that is nobody's, or on which nobody listens: a Service's, a node port's.
+    Virtual(IpAddr),
 }
 
 impl Place {
@@ -58,6 +60,7 @@ impl fmt::Display for Place {
             Self::Node => f.write_str("the node"),
             Self::NodeAddress(ip) => write!(f, "the node ({ip})"),
             Self::Outside(ip) => ip.fmt(f),
+            Self::Virtual(ip) => write!(f, "virtual {ip}"),
         }
     }
 }
@@ -92,8 +95,10 @@ pub struct Probe {
     pub port: u16,
     /// Transport protocol.
     pub protocol: Protocol,
-    /// Over IPv6. A place outside decides by its address.
+    /// Over IPv6. A place outside and a virtual one decide by their address.
     pub v6: bool,
+    /// Port to send from; 0 for any.
+    pub source_port: u16,
     /// Bytes that are sent and must come back.
     pub payload: usize,
     /// How long to wait for the answer.
@@ -118,14 +123,22 @@ impl Probe {
     pub fn new(from: Place, to: Place, port: u16, protocol: Protocol) -> Self {
         let v6 = [&from, &to]
             .into_iter()
-            .any(|place| matches!(place, Place::Outside(ip) if ip.is_ipv6()));
-        Self { from, to, port, protocol, v6, payload: 16, patience: PATIENCE_CLOSED }
+            .any(|place| matches!(place, Place::Outside(ip) | Place::Virtual(ip) if ip.is_ipv6()));
+        let patience = PATIENCE_CLOSED;
+        Self { from, to, port, protocol, v6, source_port: 0, payload: 16, patience }
     }
 
     /// The same over IPv6.
     #[must_use]
     pub fn v6(mut self) -> Self {
         self.v6 = true;
+        self
+    }
+
+    /// The same from this port.
+    #[must_use]
+    pub fn from_port(mut self, source_port: u16) -> Self {
+        self.source_port = source_port;
         self
     }
 
@@ -147,7 +160,7 @@ impl Probe {
 
 impl fmt::Display for Probe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { from, to, port, protocol, v6, payload: _, patience: _ } = self;
+        let Self { from, to, port, protocol, v6, source_port: _, payload: _, patience: _ } = self;
         write!(f, "{from} -> {to} {protocol} {port}")?;
         if *v6 { f.write_str(" over IPv6") } else { Ok(()) }
     }
@@ -248,10 +261,12 @@ impl Lab {
         outcomes: &mut [Outcome],
     ) -> Result<(), LabError> {
         // By namespace, so that each is entered once.
-        let mut starts: BTreeMap<&str, Vec<(usize, &Probe, IpAddr, SocketAddr)>> = BTreeMap::new();
+        let mut starts: BTreeMap<&str, Vec<(usize, &Probe, SocketAddr, SocketAddr)>> =
+            BTreeMap::new();
         for (index, probe) in probes {
             let remote = self.answer(&probe.to, probe.v6, probe.port, probe.protocol)?;
             let (netns, local) = self.locate(&probe.from, probe.v6)?;
+            let local = SocketAddr::new(local, probe.source_port);
             starts.entry(netns.name()).or_default().push((*index, probe, local, remote));
         }
         let mut running = Vec::new();
@@ -280,7 +295,7 @@ impl Lab {
 fn start(
     index: usize,
     probe: &Probe,
-    local: IpAddr,
+    local: SocketAddr,
     remote: SocketAddr,
 ) -> io::Result<Running<'_>> {
     let now = Instant::now();

@@ -11,11 +11,18 @@ use nix::{
     errno::Errno,
     libc,
     sys::socket::{
-        AddressFamily, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, connect, socket,
+        AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, connect,
+        recv, send, socket,
     },
 };
 
 use crate::{LabError, Protocol};
+
+/// `NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_DELETE` of linux/netfilter/nfnetlink.h; without a
+/// tuple it deletes everything.
+const CONNTRACK_DELETE: u16 = 0x0102;
+/// `NLM_F_REQUEST | NLM_F_ACK` of linux/netlink.h.
+const REQUEST_AND_ACK: u16 = 5;
 
 /// A socket that the echo server serves.
 #[derive(Debug)]
@@ -45,11 +52,11 @@ fn family(ip: IpAddr) -> AddressFamily {
     if ip.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
 }
 
-/// Starts a TCP connection from `local` (any port) and does not wait.
-pub(crate) fn start_tcp(local: IpAddr, remote: SocketAddr) -> io::Result<TcpStream> {
+/// Starts a TCP connection from `local` (port 0 for any) and does not wait.
+pub(crate) fn start_tcp(local: SocketAddr, remote: SocketAddr) -> io::Result<TcpStream> {
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-    let fd = socket(family(local), SockType::Stream, flags, None)?;
-    bind(fd.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(local, 0)))?;
+    let fd = socket(family(local.ip()), SockType::Stream, flags, None)?;
+    bind(fd.as_raw_fd(), &SockaddrStorage::from(local))?;
     match connect(fd.as_raw_fd(), &SockaddrStorage::from(remote)) {
         Ok(()) | Err(Errno::EINPROGRESS) => {}
         Err(errno) => return Err(errno.into()),
@@ -57,9 +64,9 @@ pub(crate) fn start_tcp(local: IpAddr, remote: SocketAddr) -> io::Result<TcpStre
     Ok(TcpStream::from(fd))
 }
 
-/// A UDP socket from `local` (any port) to `remote`.
-pub(crate) fn start_udp(local: IpAddr, remote: SocketAddr) -> io::Result<UdpSocket> {
-    let socket = UdpSocket::bind(SocketAddr::new(local, 0))?;
+/// A UDP socket from `local` (port 0 for any) to `remote`.
+pub(crate) fn start_udp(local: SocketAddr, remote: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = UdpSocket::bind(local)?;
     socket.set_nonblocking(true)?;
     socket.connect(remote)?;
     Ok(socket)
@@ -103,4 +110,25 @@ pub(crate) fn packet(interface: &str) -> io::Result<OwnedFd> {
     let result = unsafe { libc::bind(fd.as_raw_fd(), (&raw const address).cast(), length) };
     Errno::result(result)?;
     Ok(fd)
+}
+
+/// Empties the connection tracking of the calling thread's namespace.
+pub(crate) fn forget_connections() -> io::Result<()> {
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let protocol = SockProtocol::NetlinkNetFilter;
+    let fd = socket(AddressFamily::Netlink, SockType::Raw, flags, protocol)?;
+    let [low, high] = CONNTRACK_DELETE.to_ne_bytes();
+    let [ask, more] = REQUEST_AND_ACK.to_ne_bytes();
+    // `struct nlmsghdr`: length, type, flags, sequence, port; then `struct nfgenmsg`, all families.
+    let message =
+        [&20_u32.to_ne_bytes()[..], &[low, high, ask, more], &[0; 8], &[0, 0, 0, 0]].concat();
+    send(fd.as_raw_fd(), &message, MsgFlags::empty())?;
+    let mut answer = [0; 64];
+    let length = recv(fd.as_raw_fd(), &mut answer, MsgFlags::empty())?;
+    // `struct nlmsgerr` follows the header: 0, or the error's number below 0.
+    match answer[..length].get(16..20).and_then(|bytes| <[u8; 4]>::try_from(bytes).ok()) {
+        Some([0, 0, 0, 0]) => Ok(()),
+        Some(bytes) => Err(Errno::from_raw(-i32::from_ne_bytes(bytes)).into()),
+        None => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
 }

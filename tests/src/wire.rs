@@ -188,8 +188,9 @@ impl PathFlow {
         let failed = || format!("open a UDP flow from {from} to {to}");
         let remote = lab.answer(to, v6, port, crate::Protocol::Udp)?;
         let (netns, ip) = lab.locate(from, v6)?;
-        let socket =
-            netns.run(|| sockets::start_udp(ip, remote))?.map_err(LabError::io(failed()))?;
+        let socket = netns
+            .run(|| sockets::start_udp(SocketAddr::new(ip, 0), remote))?
+            .map_err(LabError::io(failed()))?;
         let exchange = || {
             socket.set_nonblocking(false)?;
             socket.set_read_timeout(Some(Duration::from_secs(2)))?;

@@ -127,6 +127,31 @@ fn the_whole_node_and_pods_that_start_meanwhile() {
 }
 
 #[test]
+fn that_the_version_before_still_enforces_is_said_and_its_end_is_waited_for() {
+    let mut world = shop();
+    must(world.agent.kill());
+    let old = world.agent.bpf_dir().join("v1/maps");
+    fs::create_dir_all(&old).expect("a folder");
+    let meta = || fs::hard_link(world.agent.bpf_dir().join("v2/maps/META"), old.join("META"));
+    meta().expect("a pin");
+    let off = ["disable", "--node", "--for", "1m"];
+    let error = world.agent.switch(&off).expect_err("it is not off everywhere").chain();
+    assert!(error.contains("version 1 of the maps is still in force"), "{error}");
+    // What can be switched off is.
+    world.open(other());
+    must(world.agent.switch(&["enable", "--node"]));
+    world.closed(other());
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            thread::sleep(Duration::from_millis(300));
+            fs::remove_file(old.join("META")).expect("the upgrade ends");
+        });
+        must(world.agent.switch(&off));
+    });
+    world.open(other());
+}
+
+#[test]
 fn what_cannot_be_switched_is_said() {
     let mut world = shop();
     let error = world.agent.switch(&["disable", "--pod", "shop/nobody", "--for", "1m"]);

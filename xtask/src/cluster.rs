@@ -2,6 +2,7 @@
 
 use std::{
     os::unix::process::CommandExt as _,
+    path::PathBuf,
     process::Command,
     time::{Duration, Instant},
 };
@@ -9,6 +10,7 @@ use std::{
 use clap::{Subcommand, ValueEnum};
 use enforcer_cluster::{
     Assets, Cluster, ClusterError, Families, HOST_PACKAGES, Layout, Options, Progress, ProxyMode,
+    Upstream,
 };
 
 use crate::{
@@ -51,6 +53,8 @@ pub(crate) enum ClusterCommand {
     },
     /// Print the path of the administrator's kubeconfig.
     Kubeconfig,
+    /// Build Kubernetes' own tests, for those who run tests of the cluster by hand.
+    Upstream,
 }
 
 /// How kube-proxy does its work.
@@ -127,6 +131,11 @@ pub(crate) fn run(workspace: &Workspace, command: ClusterCommand) -> Result<(), 
             println!("{}", Cluster::running(&layout)?.layout().kubeconfig().display());
             Ok(())
         }
+        ClusterCommand::Upstream => {
+            let upstream = prepare_upstream(workspace)?;
+            console::step(&format!("they are in {}", workspace.show(&upstream.suite())));
+            Ok(())
+        }
     }
 }
 
@@ -138,8 +147,20 @@ pub(crate) fn prepare(workspace: &Workspace) -> Result<Assets, ClusterTaskError>
         return Err(ClusterTaskError::NoGo);
     }
     let workload = image::workload(workspace)?;
-    let module = workspace.root().join("cluster/kubernetes");
-    Ok(Assets::prepare(&layout(workspace), &module, &[workload], &mut Console::new())?)
+    Ok(Assets::prepare(&layout(workspace), &module(workspace), &[workload], &mut Console::new())?)
+}
+
+/// Gets Kubernetes' own tests, which a cluster of these assets can be tried with.
+pub(crate) fn prepare_upstream(workspace: &Workspace) -> Result<Upstream, ClusterTaskError> {
+    if setup::find_program("go").is_none() {
+        return Err(ClusterTaskError::NoGo);
+    }
+    Ok(Upstream::prepare(&layout(workspace), &module(workspace), &mut Console::new())?)
+}
+
+/// The Go module that Kubernetes is built from.
+fn module(workspace: &Workspace) -> PathBuf {
+    workspace.root().join("cluster/kubernetes")
 }
 
 /// Where the cluster's files are.

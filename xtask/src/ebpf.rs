@@ -2,12 +2,13 @@
 
 use std::{
     env, fs, io,
-    path::Path,
+    path::{Path, PathBuf},
     process::{self as std_process, Command},
 };
 
 use crate::{
-    console, elf,
+    console,
+    elf::{self, Symbol},
     process::{self, ProcessError, Purpose},
     setup::{self, SetupError, Toolchain},
     workspace::{self, Workspace},
@@ -16,10 +17,37 @@ use crate::{
 const PACKAGE: &str = "enforcer-ebpf";
 const TARGET: &str = "bpfel-unknown-none";
 
-/// Compiler flags: the architecture that aya's bindings ask for, debug information as the source
-/// of BTF, BTF itself, and the instruction set that every kernel from 5.1 on has.
-const RUSTFLAGS: [&str; 4] =
-    ["--cfg=bpf_target_arch=\"x86_64\"", "-Cdebuginfo=2", "-Clink-arg=--btf", "-Ctarget-cpu=v3"];
+/// Compiler flags: debug information as the source of BTF, BTF itself, and the instruction set that
+/// every kernel from 5.1 on has.
+const RUSTFLAGS: [&str; 3] = ["-Cdebuginfo=2", "-Clink-arg=--btf", "-Ctarget-cpu=v3"];
+
+/// The processors of the kernels that an object is for: aya's bindings ask, for the registers that
+/// tracing programs see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Arch {
+    /// x86-64, whose objects are embedded.
+    X86_64,
+    /// 64-bit ARM, for which it is checked that there could be one.
+    Arm64,
+}
+
+impl Arch {
+    const fn flag(self) -> &'static str {
+        match self {
+            Self::X86_64 => "--cfg=bpf_target_arch=\"x86_64\"",
+            Self::Arm64 => "--cfg=bpf_target_arch=\"aarch64\"",
+        }
+    }
+
+    /// Build folder: a new flag makes all anew, and the results have the same names.
+    fn target(self, workspace: &Workspace) -> PathBuf {
+        let folder = workspace.kernel_target();
+        match self {
+            Self::X86_64 => folder,
+            Self::Arm64 => folder.with_file_name("ebpf-arm64"),
+        }
+    }
+}
 
 /// The profile, fixed here because the workspace's is the daemon's: a reachable panic is an
 /// endless loop to the verifier, so there are no overflow checks and nothing unwinds.
@@ -54,6 +82,12 @@ pub(crate) enum EbpfError {
          target/tools and run `cargo xtask setup` to build the linker anew"
     )]
     NoSection { path: String, section: &'static str },
+    /// The two architectures' objects are not the same.
+    #[error(
+        "the object for arm64 has {arm64} of {symbol} and that for x86-64 has {x86_64}: something in \
+         enforcer-ebpf depends on the architecture"
+    )]
+    Differs { symbol: String, arm64: usize, x86_64: usize },
     /// The linker's output is not what it should be.
     #[error("{path} is no 64-bit little-endian ELF file; remove target/ebpf and build again")]
     NotElf { path: String },
@@ -61,16 +95,8 @@ pub(crate) enum EbpfError {
 
 /// Sets up, builds, checks the objects and puts them where those who embed them look for them.
 pub(crate) fn build(workspace: &Workspace) -> Result<(), EbpfError> {
-    let toolchain = setup::ensure(workspace)?;
     console::step("building the kernel half");
-    let mut command = kernel_command(workspace, &toolchain, Path::new(&workspace::cargo_program()));
-    command.args(["build", "--quiet"]);
-    scope(&mut command, workspace);
-    process::run(&mut command, &Purpose::new("building the kernel half", "see the errors above"))?;
-    for (program, name) in OBJECTS {
-        let built = workspace.kernel_target().join(TARGET).join("release").join(program);
-        let object = fs::read(&built).map_err(file_error(workspace, "read", &built))?;
-        check_object(&object, &workspace.show(&built))?;
+    for (object, name) in objects(workspace, Arch::X86_64)? {
         let destination = workspace.kernel_objects().join(name);
         let size = object.len().div_ceil(1024);
         let news = if publish(workspace, &object, &destination)? { "new" } else { "unchanged" };
@@ -79,14 +105,65 @@ pub(crate) fn build(workspace: &Workspace) -> Result<(), EbpfError> {
     Ok(())
 }
 
+/// Builds the objects for arm64 as well, and checks that they are what they are for x86-64, whose
+/// must be there.
+pub(crate) fn check_arm64(workspace: &Workspace) -> Result<(), EbpfError> {
+    for (object, name) in objects(workspace, Arch::Arm64)? {
+        let path = workspace.kernel_objects().join(name);
+        let own = fs::read(&path).map_err(file_error(workspace, "read", &path))?;
+        let not_elf = |path: &str| EbpfError::NotElf { path: path.to_owned() };
+        let arm64 = elf::symbols(&object).ok_or_else(|| not_elf(name))?;
+        let x86_64 = elf::symbols(&own).ok_or_else(|| not_elf(&workspace.show(&path)))?;
+        compare(&arm64, &x86_64)?;
+        let loaded = x86_64.iter().filter(|symbol| is_loaded(symbol)).count();
+        console::detail(&format!("{name}: {loaded} programs and maps, as for x86-64"));
+    }
+    Ok(())
+}
+
+/// Whether the loader makes a program or a map of it.
+fn is_loaded(symbol: &Symbol<'_>) -> bool {
+    [&b"classifier"[..], b"maps"].contains(&symbol.section)
+}
+
+/// Programs and maps must be there in both, once and with the same size of their definition.
+fn compare(arm64: &[Symbol<'_>], x86_64: &[Symbol<'_>]) -> Result<(), EbpfError> {
+    for symbol in arm64.iter().chain(x86_64).filter(|symbol| is_loaded(symbol)) {
+        let [arm64, x86_64] =
+            [arm64, x86_64].map(|all| all.iter().filter(|one| *one == symbol).count());
+        if arm64 != x86_64 {
+            let symbol = String::from_utf8_lossy(symbol.name).into_owned();
+            return Err(EbpfError::Differs { symbol, arm64, x86_64 });
+        }
+    }
+    Ok(())
+}
+
+/// Builds the objects, and looks whether they can be loaded.
+fn objects(workspace: &Workspace, arch: Arch) -> Result<Vec<(Vec<u8>, &'static str)>, EbpfError> {
+    let toolchain = setup::ensure(workspace)?;
+    let program = workspace::cargo_program();
+    let mut command = kernel_command(workspace, &toolchain, Path::new(&program), arch);
+    command.args(["build", "--quiet"]);
+    scope(&mut command, workspace, arch);
+    process::run(&mut command, &Purpose::new("building the kernel half", "see the errors above"))?;
+    let read = |(program, name)| {
+        let built = arch.target(workspace).join(TARGET).join("release").join(program);
+        let object = fs::read(&built).map_err(file_error(workspace, "read", &built))?;
+        check_object(&object, &workspace.show(&built))?;
+        Ok((object, name))
+    };
+    OBJECTS.into_iter().map(read).collect()
+}
+
 /// Lints the kernel half with the clippy that belongs to its compiler.
 pub(crate) fn clippy(workspace: &Workspace) -> Result<(), EbpfError> {
     let toolchain = setup::ensure(workspace)?;
     let clippy = setup::ensure_clippy(&toolchain)?;
-    let mut command = kernel_command(workspace, &toolchain, &clippy);
+    let mut command = kernel_command(workspace, &toolchain, &clippy, Arch::X86_64);
     // Run by itself and not by cargo, it asks the variable for the cargo to use.
     command.env("CARGO", workspace::cargo_program()).args(["clippy", "--quiet"]);
-    scope(&mut command, workspace);
+    scope(&mut command, workspace, Arch::X86_64);
     command.args(["--", "--deny", "warnings"]);
     Ok(process::run(
         &mut command,
@@ -94,16 +171,21 @@ pub(crate) fn clippy(workspace: &Workspace) -> Result<(), EbpfError> {
     )?)
 }
 
-fn scope(command: &mut Command, workspace: &Workspace) {
+fn scope(command: &mut Command, workspace: &Workspace, arch: Arch) {
     command
         .args(["--release", "--package", PACKAGE, "--target", TARGET, "-Zbuild-std=core"])
         .arg("--target-dir")
-        .arg(workspace.kernel_target());
+        .arg(arch.target(workspace));
 }
 
 /// `program` with the kernel half's compiler, linker, flags and profile, and with nothing of the
 /// contributor's settings for host builds.
-fn kernel_command(workspace: &Workspace, toolchain: &Toolchain, program: &Path) -> Command {
+fn kernel_command(
+    workspace: &Workspace,
+    toolchain: &Toolchain,
+    program: &Path,
+    arch: Arch,
+) -> Command {
     let mut command = Command::new(program);
     command.current_dir(workspace.root());
     for (name, _) in env::vars_os() {
@@ -117,7 +199,7 @@ fn kernel_command(workspace: &Workspace, toolchain: &Toolchain, program: &Path) 
         .env("RUSTC_BOOTSTRAP", "1")
         // Empty means none, whatever a configuration file says.
         .env("RUSTC_WRAPPER", "")
-        .env("CARGO_ENCODED_RUSTFLAGS", RUSTFLAGS.join("\x1f"))
+        .env("CARGO_ENCODED_RUSTFLAGS", format!("{}\x1f{}", arch.flag(), RUSTFLAGS.join("\x1f")))
         .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", &toolchain.linker)
         .envs(PROFILE);
     command
@@ -224,6 +306,23 @@ mod tests {
         // Nothing is left of the draft.
         assert_eq!(fs::read_dir(object.parent().unwrap()).unwrap().count(), 1);
         fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn objects_of_two_architectures_have_the_same_programs_and_maps() {
+        let symbol = |name, section, size| Symbol { name, section, size };
+        let map = symbol(&b"PEERS"[..], &b"maps"[..], 28);
+        let program = |size| symbol(b"pod_egress", b"classifier", size);
+        let helper = symbol(b"memcpy", b".text", 88);
+        compare(&[map, program(8), helper], &[program(8), map]).unwrap();
+        for (arm64, x86_64) in [
+            (vec![map], vec![map, program(8)]),
+            (vec![map, program(8)], vec![map]),
+            (vec![program(8)], vec![program(16)]),
+        ] {
+            let error = compare(&arm64, &x86_64).unwrap_err();
+            assert!(matches!(error, EbpfError::Differs { .. }), "{error}");
+        }
     }
 
     #[test]

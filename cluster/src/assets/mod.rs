@@ -4,6 +4,7 @@
 mod kubernetes;
 mod packages;
 mod stamp;
+mod upstream;
 
 use std::{
     fs,
@@ -11,6 +12,8 @@ use std::{
 };
 
 use crate::{ClusterError, Layout, Progress};
+
+pub use upstream::Upstream;
 
 /// Programs that must be on the machine, with the Debian packages that have them.
 pub const HOST_PACKAGES: [(&str, &str); 8] = [

@@ -52,21 +52,33 @@ pub(crate) fn remove(world: &World) {
         space.pods(&[PodSpec::server("server", "node1"), PodSpec::client("client", "node2")]);
     let [server, client] = &pods[..] else { panic!("{pods:?}") };
     space.policy("nobody", json!({"podSelector": {}, "ingress": []}));
-    world.cluster.ask(&["delete", "daemonset/enforcer", "-n", SYSTEM]).unwrap();
-    poll::until("the agents' end", Duration::from_secs(60), || {
-        let pods = world.objects(&["get", "pods", "-n", SYSTEM]);
-        poll::holds(pods.is_empty(), || format!("there are {}", pods.len()))
-    });
+    take_away(world);
     // Taking the agents away is not taking policy away.
     world.expect("without agents", &[Probe::tcp(client, server, 80, Denied)]);
-    world.cluster.apply(&World::manifest("remove.yaml")).unwrap();
-    let words = ["rollout", "status", "daemonset/enforcer-remove", "-n", SYSTEM, "--timeout=120s"];
-    world.cluster.ask(&words).unwrap();
+    forget(world);
     for node in world.cluster.nodes() {
         for path in ["/sys/fs/bpf/enforcer", "/run/enforcer", "/var/lib/enforcer"] {
             world.cluster.run_in(&node, &["test", "!", "-e", path]).unwrap();
         }
     }
     world.expect("without policy", &[Probe::tcp(client, server, 80, Allowed)]);
+}
+
+/// Takes the agents away, if there are any; what they enforce stays.
+pub(crate) fn take_away(world: &World) {
+    let words = ["delete", "daemonset/enforcer", "-n", SYSTEM, "--ignore-not-found"];
+    world.cluster.ask(&words).unwrap();
+    poll::until("the agents' end", Duration::from_secs(60), || {
+        let pods = world.objects(&["get", "pods", "-n", SYSTEM]);
+        poll::holds(pods.is_empty(), || format!("there are {}", pods.len()))
+    });
+}
+
+/// Removes what agents have left on the nodes.
+pub(crate) fn forget(world: &World) {
+    world.import_image();
+    world.cluster.apply(&World::manifest("remove.yaml")).unwrap();
+    let words = ["rollout", "status", "daemonset/enforcer-remove", "-n", SYSTEM, "--timeout=120s"];
+    world.cluster.ask(&words).unwrap();
     world.cluster.ask(&["delete", "daemonset/enforcer-remove", "-n", SYSTEM]).unwrap();
 }

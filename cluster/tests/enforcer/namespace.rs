@@ -1,5 +1,7 @@
 //! A namespace of a test, with its pods: removed when the test has ended.
 
+use std::net::{IpAddr, SocketAddr};
+
 use serde_json::{Value, json};
 
 use crate::{
@@ -18,10 +20,19 @@ pub(crate) struct Namespace<'a> {
 pub(crate) struct Pod {
     /// Its name.
     pub(crate) name: String,
-    /// Its address.
-    pub(crate) address: String,
+    /// Its addresses, one a family.
+    pub(crate) addresses: Vec<IpAddr>,
     /// Its container.
     pub(crate) container: Container,
+}
+
+impl Pod {
+    /// A port of it, of the youngest family that the cluster has: what must hold for IPv6 is tried
+    /// with it wherever it is there.
+    pub(crate) fn port(&self, port: u16) -> SocketAddr {
+        let address = self.addresses.last().unwrap_or_else(|| panic!("{} has none", self.name));
+        SocketAddr::new(*address, port)
+    }
 }
 
 /// A pod that is to be made.
@@ -183,9 +194,11 @@ fn ready_pod(object: &Value) -> Option<Pod> {
     let conditions = object["status"]["conditions"].as_array()?;
     let is_ready = conditions.iter().any(|one| one["type"] == "Ready" && one["status"] == "True");
     let container = container_of(object).filter(|_| is_ready)?;
+    let all = object["status"]["podIPs"].as_array()?;
+    let address = |one: &Value| one["ip"].as_str()?.parse().ok();
     Some(Pod {
         name: object["metadata"]["name"].as_str()?.to_owned(),
-        address: object["status"]["podIP"].as_str()?.to_owned(),
+        addresses: all.iter().filter_map(address).collect(),
         container,
     })
 }

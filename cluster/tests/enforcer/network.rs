@@ -1,10 +1,12 @@
 //! Connections between pods, and what became of them.
 
 use std::{
+    net::SocketAddr,
     process::{Child, Stdio},
     thread,
 };
 
+use enforcer_cluster::Families;
 use serde_json::Value;
 
 use crate::{namespace::Pod, world::World};
@@ -53,11 +55,11 @@ pub(crate) enum Verdict {
 
 use Verdict::{Allowed, Denied};
 
-/// A connection that is tried.
+/// A connection that is tried, in every address family that the pods have.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Probe<'a> {
     from: &'a Pod,
-    to: &'a str,
+    to: &'a Pod,
     port: u16,
     is_udp: bool,
     expected: Verdict,
@@ -66,7 +68,7 @@ pub(crate) struct Probe<'a> {
 impl<'a> Probe<'a> {
     /// TCP to a pod's port.
     pub(crate) fn tcp(from: &'a Pod, to: &'a Pod, port: u16, expected: Verdict) -> Self {
-        Self { from, to: &to.address, port, is_udp: false, expected }
+        Self { from, to, port, is_udp: false, expected }
     }
 
     /// UDP to a pod's port.
@@ -74,8 +76,12 @@ impl<'a> Probe<'a> {
         Self { is_udp: true, ..Self::tcp(from, to, port, expected) }
     }
 
-    fn outcome(&self, world: &World) -> Result<Verdict, String> {
-        let target = format!("{}:{}", self.to, self.port);
+    fn targets(&self) -> impl Iterator<Item = SocketAddr> {
+        self.to.addresses.iter().map(|address| SocketAddr::new(*address, self.port))
+    }
+
+    fn outcome(&self, world: &World, target: SocketAddr) -> Result<Verdict, String> {
+        let target = target.to_string();
         // On a busy machine an answer takes long; that there is none is known after a retransmission.
         let timeout = if self.expected == Allowed { "8" } else { "1.5" };
         let mut words = vec!["/workload", "connect", &target, "--for", "0.1", "--timeout", timeout];
@@ -101,19 +107,28 @@ impl<'a> Probe<'a> {
 impl World {
     /// Tries all connections at once; ends the test if one comes out otherwise than expected.
     pub(crate) fn expect(&self, when: &str, probes: &[Probe<'_>]) {
+        let tries: Vec<_> = probes
+            .iter()
+            .flat_map(|probe| probe.targets().map(move |target| (probe, target)))
+            .collect();
+        let families = if self.cluster.options().families == Families::Dual { 2 } else { 1 };
+        assert_eq!(tries.len(), probes.len() * families, "{when}: an address is missing");
         let outcomes: Vec<_> = thread::scope(|scope| {
-            let started: Vec<_> =
-                probes.iter().map(|probe| scope.spawn(|| probe.outcome(self))).collect();
+            let started: Vec<_> = tries
+                .iter()
+                .map(|(probe, target)| scope.spawn(|| probe.outcome(self, *target)))
+                .collect();
             started.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
-        let wrong: Vec<String> = probes
+        let wrong: Vec<String> = tries
             .iter()
             .zip(outcomes)
-            .filter(|(probe, outcome)| *outcome != Ok(probe.expected))
-            .map(|(probe, outcome)| {
-                let Probe { from, to, port, is_udp, expected } = probe;
+            .filter(|((probe, _), outcome)| *outcome != Ok(probe.expected))
+            .map(|((probe, target), outcome)| {
+                let Probe { from, to, is_udp, expected, .. } = probe;
                 let protocol = if *is_udp { "UDP" } else { "TCP" };
-                format!("{} to {to} {protocol} {port}: {outcome:?}, not {expected:?}", from.name)
+                let names = format!("{} to {}", from.name, to.name);
+                format!("{names} ({target}) by {protocol}: {outcome:?}, not {expected:?}")
             })
             .collect();
         assert!(wrong.is_empty(), "{when}:\n  {}", wrong.join("\n  "));
@@ -121,7 +136,7 @@ impl World {
 
     /// Starts a client in a pod that goes on until it is told to end.
     pub(crate) fn start_client(&self, from: &Pod, to: &Pod, port: u16, flags: &[&str]) -> Client {
-        let target = format!("{}:{port}", to.address);
+        let target = to.port(port).to_string();
         let words = [&["/workload", "connect", &target, "--until-eof"], flags].concat();
         let mut command = self.command(&from.container, &words);
         Client(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap())

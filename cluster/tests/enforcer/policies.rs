@@ -1,5 +1,7 @@
 //! What NetworkPolicies mean, between pods of one node and of two.
 
+use std::net::IpAddr;
+
 use serde_json::{Value, json};
 
 use crate::{
@@ -18,6 +20,11 @@ fn ingress(to: &str, rules: Value) -> Value {
         "policyTypes": ["Ingress"],
         "ingress": rules,
     })
+}
+
+/// A range of one address.
+fn alone(address: &IpAddr) -> String {
+    format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 })
 }
 
 fn peer(app: &str) -> Value {
@@ -125,12 +132,16 @@ pub(crate) fn semantics(world: &World) {
     );
 
     // By address, with exceptions; another rule takes an exception back for one of them.
-    let block = json!({"ipBlock": {
-        "cidr": "10.212.0.0/16",
-        "except": [format!("{}/32", far.address), format!("{}/32", stranger_near.address)],
-    }});
-    let again = json!({"ipBlock": {"cidr": format!("{}/32", stranger_near.address)}});
-    let rules = json!([{"from": [block]}, {"from": [again], "ports": [{"port": 80}]}]);
+    let block = |cidr: &str| json!({"ipBlock": {"cidr": cidr}});
+    let mut pods = [block("10.212.0.0/16"), block("fd4e:f0ce:1::/56")];
+    for (number, block) in pods.iter_mut().enumerate() {
+        // The second family, where the cluster has it.
+        let except = [far, stranger_near].map(|pod| pod.addresses.get(number).map(alone));
+        block["ipBlock"]["except"] = except.into_iter().flatten().collect();
+    }
+    let again: Vec<Value> =
+        stranger_near.addresses.iter().map(|address| block(&alone(address))).collect();
+    let rules = json!([{"from": pods}, {"from": again, "ports": [{"port": 80}]}]);
     space.policy("server", ingress("server", rules));
     world.expect(
         "by address",
@@ -144,8 +155,8 @@ pub(crate) fn semantics(world: &World) {
         ],
     );
     // Another node is known by its address alone.
-    let node1 = json!({"ipBlock": {"cidr": "10.211.0.0/24"}});
-    space.policy("server", ingress("server", json!([{"from": [node1]}])));
+    let nodes = ["10.211.0.0/24", "fd4e:f0ce::/64"].map(block);
+    space.policy("server", ingress("server", json!([{"from": nodes}])));
     world.expect(
         "by a node's address",
         &[

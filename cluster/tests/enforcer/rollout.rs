@@ -17,9 +17,19 @@ use crate::{
 /// Connections that are held open, half of them from the server's own node.
 const HELD: usize = 500;
 
-/// `kubectl rollout restart` again and again, with connections open, opened and refused, and pods
-/// that start.
+/// Several updates, one after the other.
 pub(crate) fn updates(world: &World) {
+    update(world, world.amount(2, 10));
+}
+
+/// One update.
+pub(crate) fn once(world: &World) {
+    update(world, 1);
+}
+
+/// `kubectl rollout restart` so many times, with connections open, opened and refused, and pods that
+/// start.
+fn update(world: &World, rounds: usize) {
     world.ensure_agents();
     let space = Namespace::new(world, "rollout", &[]);
     let friend = |name: &str, node| PodSpec::client(name, node).label("app", "friend");
@@ -64,9 +74,9 @@ pub(crate) fn updates(world: &World) {
     // All are open by then: the first message of each comes within the first second.
     thread::sleep(Duration::from_secs(4));
 
-    let target = format!("{}:80", open.address);
+    let target = open.port(80).to_string();
     let mut started = Vec::new();
-    for round in 0..world.amount(2, 10) {
+    for round in 0..rounds {
         let before: Vec<String> = world.agents().into_iter().map(|agent| agent.pod).collect();
         let begun = Instant::now();
         world.cluster.ask(&["rollout", "restart", "daemonset/enforcer", "-n", SYSTEM]).unwrap();

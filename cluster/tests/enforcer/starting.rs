@@ -98,7 +98,7 @@ fn start(world: &World, name: &str, pods: usize) -> (Counts, Counts) {
         "egress": [{"to": [to_server]}],
     });
     space.policy("allowed", allow);
-    let target = format!("{}:80", server.address);
+    let target = server.port(80).to_string();
     let mut all = Vec::new();
     for batch in (0..pods).collect::<Vec<_>>().chunks(10) {
         let kinds = ["shut", "allowed"];

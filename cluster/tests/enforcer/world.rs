@@ -57,21 +57,14 @@ pub(crate) struct Status {
 }
 
 impl World {
-    /// Starts a cluster of two nodes, or takes the one that is up.
-    pub(crate) fn up() -> Self {
+    /// Starts a cluster, or takes the one that is up.
+    pub(crate) fn up(options: Options) -> Self {
         end_on_signals().unwrap();
-        let folder = |name: &str| {
-            env::var_os(name).map(PathBuf::from).unwrap_or_else(|| {
-                panic!("{name} is not set: run these tests by `cargo xtask test --cluster`")
-            })
-        };
-        let layout = Layout::new(folder("ENFORCER_CLUSTER"));
         let (image, long) = (folder("ENFORCER_IMAGE"), env::var_os("ENFORCER_LONG").is_some());
-        if let Ok(cluster) = Cluster::running(&layout) {
+        if let Some(cluster) = running() {
             return Self { cluster, long, image, is_ours: false };
         }
-        let assets = Assets::find(&layout).unwrap();
-        let options = Options { nodes: 2, ..Options::default() };
+        let assets = Assets::find(&layout()).unwrap();
         let cluster = Cluster::up(&assets, options, &mut Quiet).unwrap();
         Self { cluster, long, image, is_ours: true }
     }
@@ -294,6 +287,21 @@ impl Drop for World {
             println!("the cluster is not removed: {error}");
         }
     }
+}
+
+/// The cluster that is up, if there is one.
+pub(crate) fn running() -> Option<Cluster> {
+    Cluster::running(&layout()).ok()
+}
+
+fn layout() -> Layout {
+    Layout::new(folder("ENFORCER_CLUSTER"))
+}
+
+fn folder(name: &str) -> PathBuf {
+    env::var_os(name).map(PathBuf::from).unwrap_or_else(|| {
+        panic!("{name} is not set: run these tests by `cargo xtask test --cluster`")
+    })
 }
 
 /// The first container of a pod object that runs.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use tokio::{task::JoinSet, time::Instant};
 
-use super::core::Core;
+use super::{core::Core, report::for_services};
 use crate::{
     apiserver::{
         ApiServer,
@@ -113,6 +113,15 @@ fn troubles(core: &Core, node: &str) -> Troubles {
         let regarding = Regarding::policy(namespace, name, &uid_of(namespace, name));
         let note = policy.problems.join("; ");
         troubles.insert((regarding, Reason::PolicyNotEnforceable), note);
+    }
+    for one in core.index.blocks_for_services() {
+        let (namespace, name) = (&one.policy.namespace, &one.policy.name);
+        let regarding = Regarding::policy(namespace, name, &uid_of(namespace, name));
+        troubles.insert((regarding, Reason::IpBlockForServices), for_services(&one.blocks));
+    }
+    for one in core.index.service_problems() {
+        let regarding = Regarding::service(&one.service.namespace, &one.service.name);
+        troubles.insert((regarding, Reason::ServiceNotEnforceable), one.problems.join("; "));
     }
     for interface in status.interfaces {
         if interface.state != InterfaceState::Unenforceable {

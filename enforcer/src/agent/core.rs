@@ -4,8 +4,7 @@
 //! kernel, its names into the directory before the kernel can tell events that carry them.
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
-    path::PathBuf,
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -15,24 +14,26 @@ use tracing::{debug, info, warn};
 
 use super::{
     break_glass::BreakGlass, bypass::Bypass, dns::ClusterDns, endpoints_file::EndpointsFile,
-    found::Found, gaps::Gaps, holds::Hold, names,
+    found::Found, gaps::Gaps, holds::Hold, hooks::Cover, names,
 };
 use crate::{
-    cli::StartMode,
+    cli::{StartMode, args::DirArgs},
     cluster::{
-        Enforcement, Index, IndexConfig,
-        event::{AdoptedInterface, Event, Interface, Sandbox, StartPolicy},
+        Enforcement, Index, IndexConfig, NodePortAddresses,
+        event::{Event, Interface, Sandbox, StartPolicy},
         plan::Plan,
     },
     dataplane::{
-        self, DataplaneError, FoundEndpoint, Kernel, RingMaps,
+        self, DataplaneError, Kernel, RingMaps,
         netlink::{DiscoveryEvent, conntrack},
     },
-    flow::{decode, directory::Directory, event::enrich, ring::FlowRing},
+    flow::{decode, directory::Directory, event::enrich, pending::Pending, ring::FlowRing},
     gate::GateStatus,
     metrics::Metrics,
     rivals::Rival,
-    source::{Source, SourceUpdate, cni::CniCache, manifests::Ignored, problem::Problem},
+    source::{
+        Source, SourceUpdate, cni::CniCache, manifests::Ignored, problem::Problem, unsaved::Journal,
+    },
 };
 
 /// An interface that was found this long before it is armed has a past to take over.
@@ -62,12 +63,14 @@ pub(super) struct Core {
     rings: RingMaps,
     pub(super) source: Source,
     /// What was found on the node, until the first plan.
-    found: Option<Found>,
+    pub(super) found: Option<Found>,
     pub(super) problems: Vec<Problem>,
     pub(super) ignored: Vec<Ignored>,
     pub(super) settled: bool,
     directory: Directory,
     pub(super) flows: FlowRing,
+    /// Flows to Services that wait for their verdict.
+    to_services: Pending,
     wall_offset: Duration,
     /// What the network plugins tell of sandboxes, where they are asked.
     pub(super) cni: Option<CniCache>,
@@ -85,10 +88,16 @@ pub(super) struct Core {
     /// When our programs were put back, in the last minute, by interface.
     pub(super) displaced: HashMap<u32, Vec<Instant>>,
     pub(super) bypass: Bypass,
+    /// Interfaces by which packets can leave.
+    pub(super) outlets: BTreeMap<u32, Arc<str>>,
+    /// Flows to Services may have backends that are not noted.
+    pub(super) backends_due: bool,
+    /// When they were last noted.
+    pub(super) backends_noted: Option<Instant>,
     pub(super) metrics: Metrics,
-    start: StartMode,
+    pub(super) start: StartMode,
     /// Whether interfaces of nobody are audited only.
-    audit: bool,
+    pub(super) audit: bool,
     dns: ClusterDns,
     pub(super) gaps: Gaps,
     /// Since when an interface waits for its programs.
@@ -102,6 +111,8 @@ pub(super) struct Core {
     /// Sandboxes that only the gate has told of, the oldest first.
     pub(super) gate_told: VecDeque<Arc<str>>,
     changes: u64,
+    /// What is in force and not saved yet, where something is saved.
+    pub(super) unsaved: Option<Journal>,
     pub(super) break_glass: BreakGlass,
     pub(super) endpoints_file: EndpointsFile,
 }
@@ -128,15 +139,23 @@ pub(super) struct Parts {
     pub(super) not_pods: Vec<String>,
     /// What holds for pods whose namespace says nothing.
     pub(super) enforcement: Enforcement,
-    /// Where the socket is.
-    pub(super) run_dir: PathBuf,
+    /// Which of the node's addresses serve node ports.
+    pub(super) node_ports: NodePortAddresses,
+    /// Where the socket is, and what must survive.
+    pub(super) dirs: DirArgs,
 }
 
 impl Core {
     /// Takes over what an earlier agent left, or starts from nothing.
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { kernel, rings, source, cni, flows, wall_offset, run_dir, .. } = parts;
-        let Parts { node, start, dns, metrics, not_pods, enforcement, .. } = parts;
+        let Parts { kernel, rings, source, cni, flows, wall_offset, dirs, .. } = parts;
+        let Parts { node, start, dns, metrics, not_pods, enforcement, node_ports, .. } = parts;
+        let unsaved = match &source {
+            Source::Kubernetes(source) => {
+                Some(Journal::open(&dirs.run_dir, &dirs.state_dir, &source.identity().boot))
+            }
+            Source::Manifests(_) => None,
+        };
         kernel.audit_unknown(enforcement == Enforcement::Audit);
         let index = Index::new(IndexConfig {
             class_key: kernel.class_key(),
@@ -144,6 +163,7 @@ impl Core {
             node,
             start: start.policy(),
             enforcement,
+            node_ports,
         });
         Self {
             index,
@@ -159,6 +179,7 @@ impl Core {
             settled: true,
             directory: Directory::default(),
             flows,
+            to_services: Pending::default(),
             wall_offset,
             interfaces: HashMap::new(),
             revision: 0,
@@ -167,6 +188,9 @@ impl Core {
             undecodable: 0,
             displaced: HashMap::new(),
             bypass: Bypass::default(),
+            outlets: BTreeMap::new(),
+            backends_due: false,
+            backends_noted: None,
             metrics,
             start,
             audit: enforcement == Enforcement::Audit,
@@ -178,122 +202,14 @@ impl Core {
             holds: Vec::new(),
             gate_told: VecDeque::new(),
             changes: 0,
+            unsaved,
             break_glass: BreakGlass::new(wall_offset),
-            endpoints_file: EndpointsFile::new(&run_dir),
-        }
-    }
-
-    /// Begins with what is on the node. The first plan follows at once if the source is usable,
-    /// else when it is; until then what an earlier agent left stays in force. `told` is what the
-    /// source has told already.
-    ///
-    /// # Errors
-    /// If the kernel's maps cannot be read or written.
-    pub(super) fn begin(&mut self, found: Found, told: Vec<Event>) -> Result<(), DataplaneError> {
-        self.found = Some(found);
-        let mut update = self.source.first();
-        update.events.splice(0..0, told);
-        self.source_changed(update)?;
-        self.close_early();
-        Ok(())
-    }
-
-    /// Brings the first complete plan into force: all objects and all interfaces are known.
-    fn first_plan(&mut self, found: Found, update: SourceUpdate) -> Result<(), DataplaneError> {
-        let Found { older, younger, node, .. } = found;
-        self.kernel.set_node_addresses(node)?;
-        let found: HashMap<u32, FoundEndpoint> =
-            self.kernel.found().into_iter().map(|endpoint| (endpoint.ifindex, endpoint)).collect();
-        let present: BTreeSet<u32> =
-            older.iter().chain(&younger).map(|interface| interface.ifindex).collect();
-        // An armed interface still has our programs; a new one under its index has not. The pod's
-        // present addresses prove nothing: it can change them.
-        let same = |ifindex: &u32| present.contains(ifindex) && self.kernel.carries_ours(*ifindex);
-        let (found, gone): (HashMap<_, _>, HashMap<_, _>) =
-            found.into_iter().partition(|(ifindex, _)| same(ifindex));
-        let gone = gone.into_keys().collect();
-        self.write(&Plan { endpoints_removed: gone, ..Plan::default() });
-        self.refresh_sandboxes();
-        let mut unarmed = Vec::new();
-        let older = older.into_iter().map(|interface| (interface, false));
-        for (interface, is_younger) in older.chain(younger.into_iter().map(|i| (i, true))) {
-            if self.is_ignored(&interface) {
-                continue;
-            }
-            self.note(&interface, is_younger);
-            match found.get(&interface.ifindex) {
-                // Nothing was decided of it.
-                Some(FoundEndpoint { starting: true, .. }) => {
-                    self.index.apply(Event::InterfaceAppeared(interface));
-                }
-                Some(bound) => {
-                    let bound_addresses = bound.addresses.clone();
-                    let adopted = AdoptedInterface { interface, bound_addresses };
-                    self.index.apply(Event::InterfaceAdopted(adopted));
-                }
-                None if is_younger => self.index.apply(Event::InterfaceAppeared(interface)),
-                None => {
-                    unarmed.push(interface.ifindex);
-                    self.index.apply(Event::InterfaceFound(interface));
-                }
-            }
-        }
-        self.take(update);
-        // Decides everything that was taken in; the state is compared, so only names are needed.
-        let named = self.index.take_plan();
-        let renames = self.kernel.equal_tables(&self.index.snapshot());
-        self.index.rename_tables(&renames);
-        let state = self.index.snapshot();
-        let first = !self.kernel.was_armed();
-        if first {
-            self.kernel.arrive(kernel_flows());
-        }
-        let mut plan = self.kernel.difference(&state)?;
-        plan.names = named.names;
-        plan.revision = named.revision;
-        self.write(&plan);
-        self.kernel.arrived();
-        let unclaimed = self.kernel.close_unclaimed(&state);
-        if !unclaimed.is_empty() {
-            warn!(interfaces = ?unclaimed, "armed before, and no pod object speaks for them: closed");
-        }
-        self.kernel.set_armed()?;
-        self.plan();
-        self.take_over();
-        self.write_endpoints();
-        self.look_at_switches();
-        self.armed = true;
-        self.metrics.health.set_ready(Ok(()));
-        if !first {
-            self.tell_unguarded(&unarmed);
-            self.metrics.unprotected_starts.inc_by(self.unguarded.len() as u64);
-        }
-        info!(
-            endpoints = state.endpoints.len(),
-            tables_kept = renames.len(),
-            rows_written = plan.rows_added.len(),
-            first_arrival = first,
-            "policy is in force"
-        );
-        Ok(())
-    }
-
-    /// Pods that were armed just now and ran before: nothing could attach to them while no agent
-    /// was there.
-    fn tell_unguarded(&mut self, unarmed: &[u32]) {
-        let endpoints = self.index.status().endpoints;
-        let late = endpoints.iter().filter(|endpoint| unarmed.contains(&endpoint.ifindex));
-        self.unguarded = late.map(|e| format!("{}/{}", e.pod.namespace, e.pod.name)).collect();
-        if !self.unguarded.is_empty() {
-            warn!(
-                pods = ?self.unguarded,
-                "started while no agent was running and were not guarded until now"
-            );
+            endpoints_file: EndpointsFile::new(&dirs.run_dir),
         }
     }
 
     /// Looks at what the network plugins tell.
-    fn refresh_sandboxes(&mut self) {
+    pub(super) fn refresh_sandboxes(&mut self) {
         for event in self.cni.as_mut().map(CniCache::refresh).unwrap_or_default() {
             self.index.apply(event);
         }
@@ -323,11 +239,11 @@ impl Core {
         self.plan_if_armed();
     }
 
-    fn is_ignored(&self, interface: &Interface) -> bool {
+    pub(super) fn is_ignored(&self, interface: &Interface) -> bool {
         self.not_pods.iter().any(|pattern| names::matches(pattern, &interface.name))
     }
 
-    fn note(&mut self, interface: &Interface, is_younger: bool) {
+    pub(super) fn note(&mut self, interface: &Interface, is_younger: bool) {
         let known = self.interfaces.entry(interface.ifindex).or_insert_with(|| Known {
             name: Arc::clone(&interface.name),
             since: Instant::now(),
@@ -347,11 +263,26 @@ impl Core {
             return self.first_plan(found, update);
         }
         self.take(update);
-        self.plan_if_armed();
+        if self.armed {
+            self.settle_node_addresses()?;
+            self.plan();
+            if self.source.is_live() {
+                let applied = self.kernel.forget_kept_services();
+                self.note_failures(applied.failures);
+            }
+        }
         Ok(())
     }
 
-    fn take(&mut self, update: SourceUpdate) {
+    /// Brings it into the kernel which addresses are the node's own, and what they are for.
+    pub(super) fn settle_node_addresses(&mut self) -> Result<(), DataplaneError> {
+        match self.index.take_node_addresses() {
+            Some(addresses) => self.kernel.set_node_addresses(addresses),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn take(&mut self, update: SourceUpdate) {
         let SourceUpdate { events, problems, ignored, changed, settled } = update;
         if changed {
             for problem in problems.iter().filter(|problem| !self.problems.contains(problem)) {
@@ -362,30 +293,10 @@ impl Core {
         self.problems = problems;
         self.ignored = ignored;
         self.changes += u64::from(!events.is_empty());
+        self.note_unsaved(&events);
         for event in events {
             self.containers_started(&event);
             self.index.apply(event);
-        }
-    }
-
-    /// Pods that start before the objects are known are closed all the same.
-    fn close_early(&mut self) {
-        let Some(found) = &self.found else { return };
-        if self.start == StartMode::Open {
-            return;
-        }
-        let starting: Vec<_> = found
-            .younger
-            .iter()
-            .filter(|interface| interface.kind.as_ref() == "veth" && !self.is_ignored(interface))
-            .filter(|interface| !self.kernel.knows_addresses(interface))
-            .cloned()
-            .collect();
-        if starting.is_empty() {
-            return;
-        }
-        for failure in self.kernel.close_starting(&starting, self.audit).failures {
-            warn!("{failure}");
         }
     }
 
@@ -417,7 +328,14 @@ impl Core {
                 self.write(&Plan { endpoints_removed: vec![ifindex], ..Plan::default() });
             }
             DiscoveryEvent::NodeAddresses(addresses) => {
-                self.kernel.set_node_addresses(addresses)?;
+                self.index.apply(Event::NodeAddressesFound(addresses));
+                self.settle_node_addresses()?;
+            }
+            DiscoveryEvent::Outlets(outlets) => {
+                self.outlets = outlets;
+                if self.armed {
+                    self.cover(Cover::Changed);
+                }
             }
             DiscoveryEvent::FirstComplete => {}
         }
@@ -427,7 +345,7 @@ impl Core {
 
     /// Brings what the index wants into force. A plan that replaces tables is followed by one that
     /// forgets the old ones; there is never more than that, but the limit costs nothing.
-    fn plan(&mut self) {
+    pub(super) fn plan(&mut self) {
         if self.start == StartMode::ClosedExceptDns {
             let addresses = self.dns.addresses(self.index.services());
             let policy = StartPolicy::ClosedExceptDns(addresses);
@@ -441,6 +359,7 @@ impl Core {
             let endpoints = !(plan.endpoints_set.is_empty() && plan.endpoints_removed.is_empty());
             self.bring_into_force(&plan);
             if endpoints && self.armed {
+                self.cover(Cover::Changed);
                 self.write_endpoints();
             }
         }
@@ -466,7 +385,7 @@ impl Core {
         self.changes
     }
 
-    fn write(&mut self, plan: &Plan) {
+    pub(super) fn write(&mut self, plan: &Plan) {
         self.changes += 1;
         let now = Instant::now();
         // Events told before this plan carry the names before it.
@@ -475,6 +394,7 @@ impl Core {
             self.directory.apply(name, now);
         }
         let applied = self.kernel.apply(plan);
+        self.backends_due |= plan.endpoints_set.iter().any(|endpoint| endpoint.rejudge);
         self.revision = self.revision.max(plan.revision);
         for (ifindex, interface) in &applied.armed {
             debug!(ifindex, %interface, "armed");
@@ -489,11 +409,15 @@ impl Core {
                 self.came_into_force(endpoint.ifindex, since, wall);
             }
         }
-        if !applied.failures.is_empty() {
-            for failure in &applied.failures {
+        self.note_failures(applied.failures);
+    }
+
+    pub(super) fn note_failures(&mut self, failures: Vec<String>) {
+        if !failures.is_empty() {
+            for failure in &failures {
                 warn!("{failure}");
             }
-            self.failures = applied.failures;
+            self.failures = failures;
         }
     }
 
@@ -526,9 +450,16 @@ impl Core {
 
     /// Reads the event rings. Returns how many events there were.
     pub(super) fn drain(&mut self) -> usize {
-        let Self { rings, directory, flows, wall_offset, undecodable, .. } = self;
+        let Self { rings, directory, flows, wall_offset, undecodable, to_services, .. } = self;
+        for told in to_services.overdue(dataplane::monotonic()) {
+            flows.push(enrich(told, directory, *wall_offset));
+        }
         rings.drain(|bytes| match decode::decode(bytes) {
-            Ok(raw) => flows.push(enrich(raw, directory, *wall_offset)),
+            Ok(raw) => {
+                if let Some(told) = to_services.take(raw) {
+                    flows.push(enrich(told, directory, *wall_offset));
+                }
+            }
             Err(error) => {
                 if *undecodable == 0 {
                     warn!(%error, "an event of the kernel makes no sense; more are counted only");
@@ -543,6 +474,8 @@ impl Core {
         let swept = self.kernel.sweep();
         debug!(live = swept.live, deleted = swept.deleted, "aged conntrack");
         self.put_back(Instant::now());
+        self.cover(Cover::Displaced);
+        self.backends_due = true;
         self.look_for_bypass();
     }
 
@@ -553,7 +486,7 @@ impl Core {
 }
 
 /// The node's own connections; `None` where it tracks none or does not tell.
-fn kernel_flows() -> Option<Vec<conntrack::KernelFlow>> {
+pub(super) fn kernel_flows() -> Option<Vec<conntrack::KernelFlow>> {
     match conntrack::dump() {
         Ok(flows) => flows,
         Err(error) => {

@@ -1,6 +1,6 @@
 //! What is found on the node before the first plan, which takes it in all at once.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use crate::{cluster::event::Interface, dataplane::netlink::DiscoveryEvent};
 
@@ -12,6 +12,8 @@ pub(super) struct Found {
     /// Interfaces that came while it made itself ready.
     pub(super) younger: Vec<Interface>,
     pub(super) node: Vec<IpAddr>,
+    /// Interfaces by which packets can leave.
+    pub(super) outlets: BTreeMap<u32, Arc<str>>,
     complete: bool,
 }
 
@@ -41,6 +43,7 @@ impl Found {
                 self.younger.retain(|interface| interface.ifindex != ifindex);
             }
             DiscoveryEvent::NodeAddresses(all) => self.node = all,
+            DiscoveryEvent::Outlets(all) => self.outlets = all,
             DiscoveryEvent::FirstComplete => {
                 self.complete = true;
                 return Look::Complete;

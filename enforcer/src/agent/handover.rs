@@ -65,14 +65,31 @@ pub(super) async fn prepare(
     Ok(told)
 }
 
-/// Takes the node: at once if nobody has it, else from its owner.
+/// What an agent does about the owner of the node, if there is one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Claim {
+    /// Asks it to give way.
+    TakeOver,
+    /// Leaves it alone.
+    IfFree,
+}
+
+impl Claim {
+    /// The claim of an agent by its flag. One that comes back from standing by is the older one of
+    /// any two: it takes what nobody has, and not what a third agent was faster to take.
+    pub(super) fn of(take_over: bool, stood_by: bool) -> Self {
+        if take_over && !stood_by { Self::TakeOver } else { Self::IfFree }
+    }
+}
+
+/// Takes the node: at once if nobody has it, else from its owner where that is the claim.
 ///
 /// # Errors
-/// If the owner does not give way, or the system refuses the socket.
-pub(super) async fn take(run_dir: &Path) -> Result<Server, SocketError> {
-    match Server::bind(run_dir) {
-        Err(SocketError::AnotherAgent { .. }) => {}
-        other => return other,
+/// If there is an owner that is left alone or does not give way, or the system refuses the socket.
+pub(super) async fn claim(run_dir: &Path, claim: Claim) -> Result<Server, SocketError> {
+    match (Server::bind(run_dir), claim) {
+        (Err(SocketError::AnotherAgent { .. }), Claim::TakeOver) => {}
+        (other, Claim::TakeOver | Claim::IfFree) => return other,
     }
     // What the owner arms, it arms within this time: an interface that was there when this agent
     // first looked, and has no programs then, is no pod's that starts just now.
@@ -122,5 +139,72 @@ pub(super) async fn stand_by(run_dir: &Path) {
             warn!("the agent that took over is gone; taking the node back");
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+    use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+    use super::*;
+    use crate::{
+        agent::api::{StatusReply, StatusRequest},
+        agent::socket::Service,
+        flow::ring::FlowRing,
+    };
+
+    /// An owner that gives way when asked.
+    #[derive(Clone)]
+    struct Owner {
+        flows: FlowRing,
+        asked: UnboundedSender<()>,
+    }
+
+    impl Service for Owner {
+        fn node_name(&self) -> &str {
+            "w1"
+        }
+
+        fn flows(&self) -> &FlowRing {
+            &self.flows
+        }
+
+        async fn status(&self, _request: StatusRequest) -> StatusReply {
+            StatusReply::default()
+        }
+
+        async fn give_way(&self) {
+            self.asked.send(()).unwrap();
+        }
+    }
+
+    /// Owns the node until it has been asked to give way; the second receiver hears of it.
+    fn own(run_dir: &Path) -> UnboundedReceiver<()> {
+        let server = Server::bind(run_dir).unwrap();
+        let ((asked, mut is_asked), (tell, told)) = (unbounded_channel(), unbounded_channel());
+        tokio::spawn(async move {
+            tokio::select! {
+                () = server.serve(Owner { flows: FlowRing::new(1), asked }) => {}
+                _ = is_asked.recv() => tell.send(()).unwrap(),
+            }
+        });
+        told
+    }
+
+    #[tokio::test]
+    async fn one_that_stood_by_does_not_take_the_node_from_a_third() {
+        let dir = TempDir::new().unwrap();
+        let mut asked = own(dir.path());
+        let older = claim(dir.path(), Claim::of(true, true)).await;
+        assert!(matches!(older, Err(SocketError::AnotherAgent { .. })), "{older:?}");
+        assert!(asked.try_recv().is_err(), "the owner was asked");
+        // A newer one does.
+        let newer = claim(dir.path(), Claim::of(true, false)).await.unwrap();
+        asked.try_recv().unwrap();
+        drop(newer);
+        // What nobody has is anybody's.
+        drop(claim(dir.path(), Claim::of(true, true)).await.unwrap());
+        drop(claim(dir.path(), Claim::of(false, false)).await.unwrap());
     }
 }

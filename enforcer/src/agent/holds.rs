@@ -173,40 +173,5 @@ impl Core {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{cluster::event::ObjectKey, gate::Network};
-
-    #[test]
-    fn a_closed_interface_waits_for_the_object_only_a_while() {
-        let (answer, _held) = oneshot::channel();
-        let since = Instant::now();
-        let sandbox = Sandbox {
-            id: "1".into(),
-            pod: ObjectKey { namespace: "a".into(), name: "p".into() },
-            uid: "u".into(),
-            addresses: Vec::new(),
-            network: Network::Unknown,
-        };
-        let until = since + Duration::from_millis(1400);
-        let hold = Hold { sandbox, since, until, answer };
-        let (soon, later) = (since + Duration::from_millis(10), since + Duration::from_millis(600));
-        assert_eq!(hold.decide(&SandboxState::Bound, true, soon), Some(Held::Armed));
-        assert_eq!(hold.decide(&SandboxState::Bound, false, later), None);
-        assert_eq!(hold.decide(&SandboxState::Starting, true, soon), None);
-        assert_eq!(hold.next_look(soon), since + FOR_THE_OBJECT);
-        assert_eq!(hold.decide(&SandboxState::Starting, true, later), Some(Held::Armed));
-        assert_eq!(hold.decide(&SandboxState::Starting, false, later), None);
-        assert_eq!(hold.decide(&SandboxState::Unknown, false, later), None);
-        assert_eq!(hold.next_look(later), until);
-        for state in [
-            SandboxState::Unknown,
-            SandboxState::Starting,
-            SandboxState::Bound,
-            SandboxState::Unenforceable("ipvlan".into()),
-        ] {
-            let decided = hold.decide(&state, false, until);
-            assert!(matches!(decided, Some(Held::NotInTime(_))), "{state:?}");
-        }
-    }
-}
+#[path = "holds_tests.rs"]
+mod tests;

@@ -5,16 +5,32 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tracing::warn;
+use tracing::{debug, warn};
 
-use super::core::Core;
+use super::{core::Core, found::Found};
 use crate::{
-    dataplane::{self, netlink::links::Links},
+    cluster::event::Interface,
+    dataplane::{self, Covered, netlink::links::Links},
     error_chain,
 };
 
 /// Programs that were displaced are put back this often in a minute; then it is reported.
 const MOST_REATTACHMENTS: usize = 3;
+
+/// The backends of flows to Services are looked at this often at most: it takes a walk over the
+/// flows.
+const BACKENDS_AT_MOST: Duration = Duration::from_millis(200);
+
+/// Why interfaces that are no pods' are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cover {
+    /// Pods are about to be armed: what may become a pod's is left out.
+    BeforePods,
+    /// Interfaces came or went, or became pods'.
+    Changed,
+    /// Another hand may have taken the program away.
+    Displaced,
+}
 
 impl Core {
     pub(super) fn look_for_bypass(&mut self) {
@@ -36,10 +52,58 @@ impl Core {
         }
     }
 
+    /// Has every interface that is no pod's judge what pods sent to Services.
+    pub(super) fn cover(&mut self, cover: Cover) {
+        let mut outlets = self.outlets.clone();
+        if cover == Cover::BeforePods {
+            outlets.retain(|ifindex, _| !self.interfaces.contains_key(ifindex));
+        }
+        for covered in self.kernel.cover(&outlets, cover == Cover::Displaced) {
+            match covered {
+                Covered::Failed(name, error) => warn!(
+                    %name,
+                    error = error_chain(&error),
+                    "Services' backends cannot be judged on this interface: pods' flows to \
+                     Services are closed unless every backend is allowed"
+                ),
+                Covered::Again(name) => warn!(%name, "Services' backends are judged here again"),
+            }
+        }
+    }
+
+    /// Notes which backends flows to Services have; soon after a plan that has flows judged anew.
+    pub(super) fn note_backends(&mut self, now: Instant) {
+        let soon = self
+            .backends_noted
+            .is_none_or(|last| now.saturating_duration_since(last) >= BACKENDS_AT_MOST);
+        if !self.backends_due || !soon {
+            return;
+        }
+        self.backends_due = false;
+        self.backends_noted = Some(now);
+        if let Err(error) = self.kernel.note_backends() {
+            debug!(
+                error = error_chain(&error),
+                "the backends of flows to Services cannot be noted: they are judged packet by packet"
+            );
+        }
+    }
+
     /// Interfaces whose packets go round our programs.
     pub(super) fn bypassed(&self) -> Vec<Arc<str>> {
         let names = self.bypass.found().iter().filter_map(|ifindex| self.interfaces.get(ifindex));
         names.map(|known| Arc::clone(&known.name)).collect()
+    }
+
+    /// Attaches what is missing where the agent before died between the two programs of an
+    /// interface.
+    pub(super) fn complete_attachments(&mut self, found: &Found) {
+        for Interface { ifindex, name, .. } in found.older.iter().chain(&found.younger) {
+            // What fails is tried again with the first plan.
+            if let Err(error) = self.kernel.complete_attachment(*ifindex, name) {
+                warn!(%name, error = error_chain(&error), "only half attached");
+            }
+        }
     }
 
     /// Attaches again where another hand displaced our programs, but does not fight over a hook.

@@ -2,6 +2,7 @@
 
 mod announce;
 pub mod api;
+mod begin;
 mod break_glass;
 mod bypass;
 mod core;
@@ -23,4 +24,5 @@ mod scrape;
 pub mod socket;
 mod switches;
 pub mod uninstall;
+mod unsaved;
 mod upgrade;

@@ -123,7 +123,14 @@ fn report(core: &Core, about: &About) -> StatusReport {
         unguarded: core.unguarded.clone(),
         rivals: core.rivals.iter().map(rival).collect(),
         gate: core.gate.as_ref().map(|gate| self::gate(&gate.borrow())),
-        problems: core.problems.iter().cloned().chain(bad_enforcement(core)).collect(),
+        problems: core
+            .problems
+            .iter()
+            .cloned()
+            .chain(bad_enforcement(core))
+            .chain(services(core))
+            .chain(blocks_for_services(core))
+            .collect(),
         ignored: core.ignored.clone(),
         maps: maps(core),
         counters: counters(core),
@@ -259,6 +266,7 @@ pub(super) fn maps(core: &Core) -> Vec<MapReport> {
         report(abi::MAP_ENDPOINTS, status.endpoints.len(), abi::ENDPOINT_SLOTS),
         report(abi::MAP_PEERS, status.counts.peers, 262_144),
         report("CIDRS", status.counts.cidrs, 65_536),
+        report(abi::MAP_SERVICES, status.counts.services, core.kernel.service_entries()),
         report(abi::MAP_ROWS, status.counts.rows, 524_288),
         report(abi::MAP_INTERVALS, core.kernel.intervals_used() as usize, abi::INTERVAL_SLOTS),
         report("CT (half-open)", flows.half, core.kernel.conntrack_entries()),
@@ -274,6 +282,34 @@ fn bad_enforcement(core: &Core) -> impl Iterator<Item = Problem> {
         reason: "must be audit or enforce; the namespace is enforced".to_owned(),
         ..Problem::default()
     })
+}
+
+fn services(core: &Core) -> impl Iterator<Item = Problem> {
+    core.index.service_problems().into_iter().flat_map(|status| {
+        let object = format!("Service {}", name(&status.service));
+        status.problems.into_iter().map(move |reason| Problem {
+            object: Some(object.clone()),
+            reason,
+            ..Problem::default()
+        })
+    })
+}
+
+fn blocks_for_services(core: &Core) -> impl Iterator<Item = Problem> {
+    core.index.blocks_for_services().into_iter().map(|status| Problem {
+        object: Some(format!("NetworkPolicy {}", name(&status.policy))),
+        reason: for_services(&status.blocks),
+        ..Problem::default()
+    })
+}
+
+/// What is wrong with ipBlocks that are meant for Services.
+pub(super) fn for_services(blocks: &[String]) -> String {
+    format!(
+        "the ipBlock {} is for addresses of Services and matches nothing: it is a Service's backend \
+         that an ipBlock is matched against; select the backend's pods instead",
+        blocks.join(", ")
+    )
 }
 
 const DIRECTIONS: [(Direction, &str); 2] =

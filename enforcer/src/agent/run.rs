@@ -21,7 +21,7 @@ use super::{
     core::{Core, Parts},
     dns::ClusterDns,
     found::{Found, Look},
-    handover,
+    handover::{self, Claim},
     holds::{self, Doorkeeper},
     open_gate::OpenGate,
     questions::{self, Asked, Handle, Waiting, answer, ask},
@@ -29,7 +29,7 @@ use super::{
     rival_watch::RivalWatch,
     saving::Saving,
     scrape,
-    socket::{Server, SocketError},
+    socket::SocketError,
 };
 use crate::{
     apiserver::{ApiServer, ConfigError},
@@ -46,6 +46,7 @@ use crate::{
         cni::CniCache,
         kubernetes::{Chance, KubernetesSource, Timing},
         manifests::{ManifestSource, SourceError},
+        saved::Places,
     },
 };
 
@@ -112,7 +113,7 @@ pub fn run(args: &AgentArgs) -> Result<(), AgentError> {
         loop {
             let owning = Cell::new(false);
             let ended = tokio::select! {
-                ended = serve(args, &told, &owning) => ended,
+                ended = serve(args, Claim::of(args.take_over, stands_by), &told, &owning) => ended,
                 // Before it owns the node there is nothing to end in order.
                 () = unless(&owning, told.clone()) => Ok(Ended::Told),
             };
@@ -131,7 +132,7 @@ pub fn run(args: &AgentArgs) -> Result<(), AgentError> {
                 Err(error) => return Err(error),
             }
             tokio::select! {
-                () = handover::stand_by(&args.run_dir) => {}
+                () = handover::stand_by(&args.dirs.run_dir) => {}
                 () = told.wait() => return Ok(()),
             }
         }
@@ -177,6 +178,7 @@ impl Told {
 
 async fn serve(
     args: &AgentArgs,
+    claim: Claim,
     told_to_end: &Told,
     owning: &Cell<bool>,
 ) -> Result<Ended, AgentError> {
@@ -195,7 +197,8 @@ async fn serve(
     let (handle, hold, asked) = questions::channels(&node, flows.clone());
     let mut told = Vec::new();
     if args.take_over {
-        told = handover::prepare(&args.run_dir, &mut source, &mut discovery, &mut found).await?;
+        told =
+            handover::prepare(&args.dirs.run_dir, &mut source, &mut discovery, &mut found).await?;
     }
     // Before the owner gives way: a pod that starts while nobody has the node is held.
     let gate = match args.gate {
@@ -205,20 +208,17 @@ async fn serve(
             Some(OpenGate::open(args, doorkeeper, random_key()?[0]).await)
         }
     };
-    let server = if args.take_over {
-        handover::take(&args.run_dir).await?
-    } else {
-        Server::bind(&args.run_dir)?
-    };
+    let server = handover::claim(&args.dirs.run_dir, claim).await?;
     // What came since then came while an agent was there, this one or the one before.
     for event in discovery.rescan()? {
         found.take(event);
     }
     let (kernel, rings) = Kernel::open(&KernelConfig {
-        bpf_dir: Some(args.bpf_dir.clone()),
-        state_dir: Some(args.state_dir.clone()),
+        bpf_dir: Some(args.dirs.bpf_dir.clone()),
+        state_dir: Some(args.dirs.state_dir.clone()),
         attach: args.attach,
         conntrack_entries: args.conntrack_entries,
+        service_entries: args.service_entries,
         class_key: random_key()?,
     })?;
     info!(mode = ?kernel.mode(), adopted = kernel.found().len(), "the kernel has taken our programs");
@@ -238,7 +238,8 @@ async fn serve(
         metrics: metrics.clone(),
         not_pods: args.ignore_interface.clone(),
         enforcement: args.enforcement,
-        run_dir: args.run_dir.clone(),
+        node_ports: args.nodeport_addresses,
+        dirs: args.dirs.clone(),
     });
     core.begin(found, told)?;
 
@@ -248,9 +249,9 @@ async fn serve(
     let started = SystemTime::now();
     let taint = if args.remove_taint { Taint::Remove } else { Taint::Leave };
     let mut beside = Beside {
-        saving: Saving::new(args.state_dir.clone(), node.clone()),
+        saving: Saving::new(args.dirs.state_dir.clone(), node.clone()),
         announcing: Announcing::new(api.as_ref(), &node, taint),
-        rivals: RivalWatch::new(args.bpf_dir.clone()),
+        rivals: RivalWatch::new(args.dirs.bpf_dir.clone()),
     };
     let about = report::About { node, instance: args.instance.clone(), started };
     owning.set(true);
@@ -264,7 +265,7 @@ async fn serve(
         scraping.abort();
     }
     // Nothing is written any more: only now the lock may go, with the server.
-    beside.saving.end().await;
+    beside.saving.end(&mut core).await;
     drop(core);
     serving.abort();
     // The server's end removes its socket.
@@ -304,8 +305,8 @@ async fn source(args: &AgentArgs, node: &str) -> Result<(Source, Option<ApiServe
     let api = ApiServer::find(args.kubeconfig.as_deref()).await?;
     info!(server = api.url(), node, "objects come from the API server");
     let mut chance = Chance::new(random_key()?[0]);
-    let source =
-        KubernetesSource::start(&api, node, &args.state_dir, Timing::default(), &mut chance);
+    let places = Places { state: &args.dirs.state_dir, run: &args.dirs.run_dir };
+    let source = KubernetesSource::start(&api, node, places, Timing::default(), &mut chance);
     Ok((Source::Kubernetes(Box::new(source)), Some(api)))
 }
 
@@ -359,11 +360,12 @@ async fn own(
             _ = poll.tick() => {
                 while core.drain() > 0 {}
                 core.retry_attaching(Instant::now());
+                core.note_backends(Instant::now());
+                beside.saving.look(core, Instant::now()).await;
             }
             _ = retry.tick() => {
                 core.retry();
                 core.look_at_switches();
-                beside.saving.look(core, Instant::now()).await;
                 beside.announcing.look(core, tokio::time::Instant::now());
             }
             _ = maintain.tick() => {

@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     agent::socket::{Lock, SocketError},
-    cli::UninstallArgs,
+    cli::{UninstallArgs, args::DirArgs},
     dataplane::{self, DataplaneError},
 };
 
@@ -54,7 +54,7 @@ const DETACH: Duration = Duration::from_secs(5);
 /// # Errors
 /// If an agent is running, or something cannot be removed.
 pub fn uninstall(args: &UninstallArgs) -> Result<(), UninstallError> {
-    let UninstallArgs { run_dir, state_dir, bpf_dir, stay } = args;
+    let UninstallArgs { dirs: DirArgs { run_dir, state_dir, bpf_dir }, stay } = args;
     if !dataplane::may_load() {
         return Err(DataplaneError::Privilege.into());
     }

@@ -1,6 +1,7 @@
 //! Which API server, and as whom: a service account, or a kubeconfig.
 
 use std::{
+    hash::Hash as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -9,6 +10,7 @@ use kube::{
     Client, Config,
     config::{KubeConfigOptions, Kubeconfig},
 };
+use siphasher::sip128::{Hasher128 as _, SipHasher13};
 
 use crate::error_chain;
 
@@ -48,6 +50,7 @@ pub enum ConfigError {
 pub struct ApiServer {
     client: Client,
     url: String,
+    authorities: Vec<String>,
 }
 
 impl std::fmt::Debug for ApiServer {
@@ -92,8 +95,9 @@ impl ApiServer {
         // Whoever asks waits and tries again at its own pace, and shows meanwhile what is wrong.
         config.default_retry = false;
         let url = config.cluster_url.to_string().trim_end_matches('/').to_owned();
+        let authorities = config.root_cert.iter().flatten().map(|one| digest(one)).collect();
         let client = Client::try_from(config).map_err(|error| error_chain(&error))?;
-        Ok(Self { client, url })
+        Ok(Self { client, url, authorities })
     }
 
     /// Address of the server.
@@ -102,11 +106,24 @@ impl ApiServer {
         &self.url
     }
 
+    /// What tells the certificate authorities that the server is trusted by from others.
+    #[must_use]
+    pub fn authorities(&self) -> &[String] {
+        &self.authorities
+    }
+
     /// The client for whoever wants typed calls.
     #[must_use]
     pub fn client(&self) -> Client {
         self.client.clone()
     }
+}
+
+/// A certificate's digest. It tells clusters apart; it does not prove anything.
+fn digest(certificate: &[u8]) -> String {
+    let mut hasher = SipHasher13::new();
+    certificate.hash(&mut hasher);
+    format!("{:032x}", hasher.finish128().as_u128())
 }
 
 #[cfg(test)]

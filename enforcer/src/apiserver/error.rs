@@ -134,6 +134,14 @@ impl ApiError {
     }
 }
 
+impl ApiError {
+    /// Whether the server gave up waiting, for its cache to be as far as was asked for perhaps.
+    #[must_use]
+    pub fn is_timeout(&self) -> bool {
+        matches!(self, Self::Unavailable { code: 504, .. })
+    }
+}
+
 /// What lies at the bottom of an error: the layers above only say that they could not.
 fn root_cause(error: &(dyn Error + 'static)) -> String {
     let mut deepest = error;

@@ -31,6 +31,10 @@ const MOST: usize = 1024;
 pub enum Reason {
     /// A part of a policy cannot be enforced.
     PolicyNotEnforceable,
+    /// A policy has an ipBlock for the addresses of Services, which matches nothing.
+    IpBlockForServices,
+    /// A Service shares its address, or is closed to pods because of where its backends are.
+    ServiceNotEnforceable,
     /// Nothing can be enforced on a pod's interface.
     InterfaceNotEnforceable,
     /// A pod takes no new connections because a map in the kernel is full.
@@ -75,6 +79,12 @@ impl Regarding {
     pub fn policy(namespace: &str, name: &str, uid: &str) -> Self {
         let api_version = "networking.k8s.io/v1";
         Self { api_version, kind: "NetworkPolicy", ..Self::pod(namespace, name, uid) }
+    }
+
+    /// A Service. Its UID is not known here.
+    #[must_use]
+    pub fn service(namespace: &str, name: &str) -> Self {
+        Self { kind: "Service", ..Self::pod(namespace, name, "") }
     }
 
     /// A node. Its name stands for its UID, as in the kubelet's own Events.

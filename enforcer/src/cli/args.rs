@@ -7,11 +7,14 @@ use std::{
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
-pub use super::switch_args::{DisableArgs, EnableArgs, PinArgs, Target};
+pub use super::{
+    dirs::DirArgs,
+    switch_args::{DisableArgs, EnableArgs, Target},
+};
 use super::{terminal::Color, when::When};
 use crate::{
     cluster::{
-        Enforcement,
+        Enforcement, NodePortAddresses,
         event::{ObjectKey, StartPolicy},
     },
     dataplane::AttachMode,
@@ -90,25 +93,9 @@ pub struct AgentArgs {
     /// $KUBECONFIG or ~/.kube/config
     #[arg(long, value_name = "FILE", env = "ENFORCER_KUBECONFIG")]
     pub kubeconfig: Option<PathBuf>,
-    /// Where the socket is
-    #[arg(long, value_name = "DIR", env = "ENFORCER_RUN_DIR", default_value = "/run/enforcer")]
-    pub run_dir: PathBuf,
-    /// What must survive a reboot
-    #[arg(
-        long,
-        value_name = "DIR",
-        env = "ENFORCER_STATE_DIR",
-        default_value = "/var/lib/enforcer"
-    )]
-    pub state_dir: PathBuf,
-    /// Where programs and maps are pinned, on a BPF file system
-    #[arg(
-        long,
-        value_name = "DIR",
-        env = "ENFORCER_BPF_DIR",
-        default_value = "/sys/fs/bpf/enforcer"
-    )]
-    pub bpf_dir: PathBuf,
+    /// Where things are
+    #[command(flatten)]
+    pub dirs: DirArgs,
     /// Remove the taint enforcer.io/agent-not-ready from this node when policy is in force
     #[arg(long, env = "ENFORCER_REMOVE_TAINT", conflicts_with = "manifests")]
     pub remove_taint: bool,
@@ -178,6 +165,18 @@ pub struct AgentArgs {
         value_parser = clap::value_parser!(u32).range(1024..=1 << 26)
     )]
     pub conntrack_entries: u32,
+    /// Addresses and ports of Services that the node can know; a map that is there keeps its size
+    #[arg(
+        long,
+        value_name = "N",
+        env = "ENFORCER_SERVICE_ENTRIES",
+        default_value_t = 65_536,
+        value_parser = clap::value_parser!(u32).range(64..=1 << 24)
+    )]
+    pub service_entries: u32,
+    /// Addresses of this node that serve node ports: what kube-proxy's --nodeport-addresses says
+    #[arg(long, value_enum, env = "ENFORCER_NODEPORT_ADDRESSES", default_value_t)]
+    pub nodeport_addresses: NodePortAddresses,
     /// Flows that are kept for `enforcer observe`
     #[arg(
         long,
@@ -243,25 +242,9 @@ impl AgentArgs {
 /// `enforcer uninstall`.
 #[derive(Clone, Debug, Args)]
 pub struct UninstallArgs {
-    /// Where the agent's socket is
-    #[arg(long, value_name = "DIR", env = "ENFORCER_RUN_DIR", default_value = "/run/enforcer")]
-    pub run_dir: PathBuf,
-    /// What the agent keeps on disk
-    #[arg(
-        long,
-        value_name = "DIR",
-        env = "ENFORCER_STATE_DIR",
-        default_value = "/var/lib/enforcer"
-    )]
-    pub state_dir: PathBuf,
-    /// Where the agent pins programs and maps
-    #[arg(
-        long,
-        value_name = "DIR",
-        env = "ENFORCER_BPF_DIR",
-        default_value = "/sys/fs/bpf/enforcer"
-    )]
-    pub bpf_dir: PathBuf,
+    /// Where things are
+    #[command(flatten)]
+    pub dirs: DirArgs,
     /// Stay until told to end, for a pod that shows that its node is clean
     #[arg(long)]
     pub stay: bool,
@@ -480,9 +463,9 @@ mod tests {
         let Command::Agent(agent) = parse("enforcer agent --manifests /m").unwrap() else {
             panic!("another command")
         };
-        assert_eq!(agent.run_dir, PathBuf::from("/run/enforcer"));
-        assert_eq!(agent.bpf_dir, PathBuf::from("/sys/fs/bpf/enforcer"));
-        assert_eq!(agent.state_dir, PathBuf::from("/var/lib/enforcer"));
+        assert_eq!(agent.dirs.run_dir, PathBuf::from("/run/enforcer"));
+        assert_eq!(agent.dirs.bpf_dir, PathBuf::from("/sys/fs/bpf/enforcer"));
+        assert_eq!(agent.dirs.state_dir, PathBuf::from("/var/lib/enforcer"));
         assert_eq!((agent.conntrack_entries, agent.flow_buffer), (262_144, 65_535));
         assert_eq!(agent.attach, AttachMode::Auto);
         assert!(agent.node().is_ok_and(|name| !name.is_empty()));

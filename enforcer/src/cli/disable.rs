@@ -7,12 +7,13 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    thread,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use serde::Serialize;
 
-use super::args::{DisableArgs, EnableArgs, PinArgs, Target};
+use super::args::{DirArgs, DisableArgs, EnableArgs, Target};
 use crate::{
     agent::endpoints_file,
     dataplane::{self, DataplaneError, Switches},
@@ -22,7 +23,11 @@ use crate::{
 /// Name of the log in the state directory.
 pub const LOG_FILE: &str = "break-glass.log";
 
-/// Why enforcement was not switched.
+/// How long an upgrade that is going on is waited for.
+const UPGRADE: Duration = Duration::from_secs(5);
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// Why enforcement was not switched, or not everywhere.
 #[derive(Debug, thiserror::Error)]
 pub enum SwitchError {
     /// Not root.
@@ -61,6 +66,17 @@ pub enum SwitchError {
         /// How many are known.
         known: String,
     },
+    /// Programs that know no switch enforce as well.
+    #[error(
+        "switched off, but version {version} of the maps is still in force beside this one and its \
+         programs know no switch: where the agent has not taken over from it yet, it still drops. \
+         Start the agent, or look in its log why it does not take over; to open the node at once, \
+         stop the agent and run `enforcer uninstall`"
+    )]
+    VersionBefore {
+        /// Its version.
+        version: u32,
+    },
     /// The pod's interface is gone.
     #[error("the interface of {pod} is gone, or is another pod's by now: nothing was switched")]
     Gone {
@@ -87,19 +103,28 @@ struct Record<'a> {
 /// Switches enforcement off.
 ///
 /// # Errors
-/// If it cannot be; then it is in force.
+/// If it cannot be; then it is in force. If the version before is in force as well and stays so,
+/// only its programs still enforce.
 pub fn disable(args: &DisableArgs) -> Result<(), SwitchError> {
-    let switches = open(&args.pins)?;
+    let switches = open(&args.dirs)?;
     let until = dataplane::monotonic().saturating_add(nanos(args.duration));
     let end = wall().saturating_add(args.duration);
     let target = args.target();
-    switch(&switches, &args.pins.run_dir, &target, until)?;
+    switch(&switches, &args.dirs.run_dir, &target, until)?;
     let until = rfc3339(end);
     let target = target.to_string();
     say(&format!(
         "enforcement is off for {target} until {until}; `enforcer enable` ends it before"
     ));
-    log(&args.pins.state_dir, "disable", target, Some(until), args.reason.as_deref());
+    log(&args.dirs.state_dir, "disable", target, Some(until), args.reason.as_deref());
+    // What can be switched is by now. An upgrade takes moments, unless it cannot go on.
+    let deadline = Instant::now() + UPGRADE;
+    while let Some(version) = dataplane::other_version(&args.dirs.bpf_dir)? {
+        if Instant::now() >= deadline {
+            return Err(SwitchError::VersionBefore { version });
+        }
+        thread::sleep(LOOK_AGAIN);
+    }
     Ok(())
 }
 
@@ -108,20 +133,20 @@ pub fn disable(args: &DisableArgs) -> Result<(), SwitchError> {
 /// # Errors
 /// If it cannot be.
 pub fn enable(args: &EnableArgs) -> Result<(), SwitchError> {
-    let switches = open(&args.pins)?;
+    let switches = open(&args.dirs)?;
     let target = args.target();
-    switch(&switches, &args.pins.run_dir, &target, 0)?;
+    switch(&switches, &args.dirs.run_dir, &target, 0)?;
     let target = target.to_string();
     say(&format!("enforcement is not switched off for {target} any more"));
-    log(&args.pins.state_dir, "enable", target, None, None);
+    log(&args.dirs.state_dir, "enable", target, None, None);
     Ok(())
 }
 
-fn open(pins: &PinArgs) -> Result<Switches, SwitchError> {
+fn open(dirs: &DirArgs) -> Result<Switches, SwitchError> {
     if !dataplane::is_root() {
         return Err(SwitchError::NotRoot);
     }
-    let bpf_dir = &pins.bpf_dir;
+    let bpf_dir = &dirs.bpf_dir;
     Switches::open(bpf_dir)?.ok_or_else(|| SwitchError::NoMaps { bpf_dir: bpf_dir.clone() })
 }
 

@@ -5,6 +5,7 @@
 pub mod args;
 pub mod client;
 pub mod compact;
+mod dirs;
 pub mod disable;
 #[cfg(test)]
 mod manifests_tests;

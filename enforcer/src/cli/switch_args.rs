@@ -1,10 +1,10 @@
 //! Flags of the commands that switch enforcement off and on.
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use clap::{ArgGroup, Args};
 
-use super::when::duration;
+use super::{dirs::DirArgs, when::duration};
 
 /// Longer than this nobody switches enforcement off at once.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
@@ -18,30 +18,6 @@ pub enum Target {
     Node,
     /// The node, and every pod by itself.
     Everything,
-}
-
-/// Folders that the agent was given.
-#[derive(Clone, Debug, Args)]
-pub struct PinArgs {
-    /// Where the agent keeps the names of endpoints
-    #[arg(long, value_name = "DIR", env = "ENFORCER_RUN_DIR", default_value = "/run/enforcer")]
-    pub run_dir: PathBuf,
-    /// Where break-glass.log is
-    #[arg(
-        long,
-        value_name = "DIR",
-        env = "ENFORCER_STATE_DIR",
-        default_value = "/var/lib/enforcer"
-    )]
-    pub state_dir: PathBuf,
-    /// Where the agent pins programs and maps
-    #[arg(
-        long,
-        value_name = "DIR",
-        env = "ENFORCER_BPF_DIR",
-        default_value = "/sys/fs/bpf/enforcer"
-    )]
-    pub bpf_dir: PathBuf,
 }
 
 /// `enforcer disable`.
@@ -62,7 +38,7 @@ pub struct DisableArgs {
     pub reason: Option<String>,
     /// Folders
     #[command(flatten)]
-    pub pins: PinArgs,
+    pub dirs: DirArgs,
 }
 
 impl DisableArgs {
@@ -85,7 +61,7 @@ pub struct EnableArgs {
     node: bool,
     /// Folders
     #[command(flatten)]
-    pub pins: PinArgs,
+    pub dirs: DirArgs,
 }
 
 impl EnableArgs {

@@ -182,7 +182,12 @@ impl Interfaces {
         }
     }
 
-    fn judge_by_addresses(&self, ifindex: u32, entry: &Entry, known: &Knowledge<'_>) -> Binding {
+    pub(super) fn judge_by_addresses(
+        &self,
+        ifindex: u32,
+        entry: &Entry,
+        known: &Knowledge<'_>,
+    ) -> Binding {
         let mut pods: Vec<&Arc<Pod>> = Vec::new();
         let owners = entry.deciding.iter().filter_map(|address| known.objects.owner(address));
         for pod in owners.filter(|pod| known.is_here(pod)) {
@@ -256,10 +261,17 @@ impl Interfaces {
                 let Some(rival) = self.entries.get(&other).filter(|_| other != ifindex) else {
                     continue;
                 };
-                let bound = matches!(rival.binding, Binding::Bound { .. });
-                if &*rival.interface.kind == ENFORCEABLE
-                    && (bound || rival.arrival == Arrival::Adopted || !adopted)
-                {
+                let is_claim = match &rival.binding {
+                    // What it had beside its pod's addresses when it was bound it may not use.
+                    Binding::Bound { addresses, .. } => addresses.contains(address),
+                    Binding::Waiting
+                    | Binding::Starting { .. }
+                    | Binding::Closed { .. }
+                    | Binding::Unenforceable { .. } => {
+                        rival.arrival == Arrival::Adopted || !adopted
+                    }
+                };
+                if is_claim && &*rival.interface.kind == ENFORCEABLE {
                     return Some((*address, rival));
                 }
             }
@@ -273,6 +285,14 @@ impl Interfaces {
 /// last UID counts, also while its object has not come.
 fn claim<'a>(entry: &Entry, known: &Knowledge<'a>) -> Claim<'a> {
     let mut claims = known.sandboxes.claims(entry);
+    // One whose addresses the interface has not is what a predecessor left, whenever it was told:
+    // the clock may have been set back since.
+    let fits = |sandbox: &Sandbox| {
+        sandbox.addresses.iter().any(|address| entry.deciding.contains(address))
+    };
+    if claims.iter().any(|sandbox| fits(sandbox)) {
+        claims.retain(|sandbox| fits(sandbox));
+    }
     claims.sort_by_key(|sandbox| std::cmp::Reverse(sandbox.told));
     let Some(last) = claims.first().copied() else { return Claim::None };
     let is_succeeded = |sandbox: &Sandbox| {

@@ -35,7 +35,7 @@ pub(super) type Members = Arc<[Member]>;
 #[derive(Debug)]
 struct Class {
     members: Members,
-    /// Addresses and prefixes of this class.
+    /// Addresses, prefixes and backends of this class.
     references: usize,
 }
 
@@ -111,6 +111,13 @@ impl Classes {
         id
     }
 
+    /// One reference more to a class in use.
+    pub(super) fn hold(&mut self, id: ClassId) {
+        if let Some(class) = self.classes.get_mut(&id) {
+            class.references += 1;
+        }
+    }
+
     /// One reference less. The class stays until [`Self::sweep`].
     pub(super) fn release(&mut self, id: ClassId) {
         if let Some(class) = self.classes.get_mut(&id) {
@@ -119,6 +126,13 @@ impl Classes {
                 self.loose.insert(id);
             }
         }
+    }
+
+    /// The class of these members; class 0 if it is not in use.
+    pub(super) fn find(&self, mut members: Vec<Member>) -> ClassId {
+        members.sort_unstable();
+        members.dedup();
+        self.ids.get(&members[..]).copied().unwrap_or(0)
     }
 
     /// What a class in use consists of.

@@ -53,6 +53,9 @@ pub struct Pod {
     pub host_network: bool,
     /// Phase is Succeeded or Failed: its addresses are no longer its own.
     pub finished: bool,
+    /// It is being deleted (`metadata.deletionTimestamp`): of several that claim one address it
+    /// counts least.
+    pub terminating: bool,
     /// Start or creation time, seconds since the epoch, 0 if unknown: of two unfinished pods that
     /// claim one address the later-started counts.
     pub started: i64,
@@ -74,13 +77,16 @@ pub struct Namespace {
     pub labels: Labels,
 }
 
-/// What is known of a node: names for its addresses.
+/// What is known of a node.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Node {
     /// Name.
     pub name: Arc<str>,
     /// `status.addresses` that are IP addresses.
     pub addresses: Vec<IpAddr>,
+    /// The first of each family, internal ones before external ones: where a node's proxy serves
+    /// node ports.
+    pub primary: Vec<IpAddr>,
 }
 
 /// Where a Service may send what it gets (`internalTrafficPolicy`, `externalTrafficPolicy`).
@@ -145,7 +151,8 @@ pub struct Service {
     pub cluster_ips: Vec<IpAddr>,
     /// `externalIPs`.
     pub external_ips: Vec<IpAddr>,
-    /// `status.loadBalancer.ingress` that are IP addresses.
+    /// `status.loadBalancer.ingress` that are IP addresses and translated on the node, which those
+    /// of `ipMode` `Proxy` are not.
     pub load_balancer_ips: Vec<IpAddr>,
     /// Ports.
     pub ports: Vec<ServicePort>,
@@ -292,6 +299,8 @@ pub enum Event {
     SliceApplied(EndpointSlice),
     /// An EndpointSlice is gone.
     SliceDeleted(ObjectKey),
+    /// These are the node's own addresses.
+    NodeAddressesFound(Vec<IpAddr>),
     /// An interface was found that is older than the agent, or one has changed.
     InterfaceFound(Interface),
     /// An interface has come that is younger than the agent: see [`StartPolicy`].

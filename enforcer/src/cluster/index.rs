@@ -20,7 +20,7 @@ use super::{
     objects::{Objects, PodChange},
     rules::Rules,
     sandboxes::{self, Sandboxes},
-    services::Services,
+    services::{NodeAddress, NodePortAddresses, Services},
     start::Start,
     table::Tables,
 };
@@ -40,6 +40,8 @@ pub struct IndexConfig {
     pub start: StartPolicy,
     /// What holds for pods whose namespace says nothing, and for interfaces of nobody.
     pub enforcement: Enforcement,
+    /// Which of this node's addresses serve node ports.
+    pub node_ports: NodePortAddresses,
 }
 
 /// Everything that is known, and what follows from it. See the module's documentation.
@@ -86,14 +88,14 @@ impl Index {
     /// An index that knows nothing yet.
     #[must_use]
     pub fn new(config: IndexConfig) -> Self {
-        let IndexConfig { class_key, first_table, node, start, enforcement } = config;
+        let IndexConfig { class_key, first_table, node, start, enforcement, node_ports } = config;
         Self {
             objects: Objects::default(),
             interfaces: Interfaces::default(),
             atoms: Atoms::default(),
             classes: Classes::new(class_key),
             rules: Rules::default(),
-            services: Services::default(),
+            services: Services::new(node.clone(), node_ports),
             tables: Tables::new(first_table),
             prefixes: BTreeMap::new(),
             enforcement,
@@ -110,6 +112,13 @@ impl Index {
     #[must_use]
     pub fn services(&self) -> &Services {
         &self.services
+    }
+
+    /// What each of the node's own addresses is for, if that may have changed since the last call:
+    /// all that the kernel must hold of them.
+    #[must_use]
+    pub fn take_node_addresses(&mut self) -> Option<BTreeMap<IpAddr, NodeAddress>> {
+        self.services.take_own_addresses()
     }
 
     /// Takes an event. What follows from it is in the next plan; whose an interface is, is
@@ -141,6 +150,7 @@ impl Index {
             Event::ServiceDeleted(key) => self.services.remove_service(&key),
             Event::SliceApplied(slice) => self.services.set_slice(slice),
             Event::SliceDeleted(key) => self.services.remove_slice(&key),
+            Event::NodeAddressesFound(addresses) => self.services.set_own_addresses(&addresses),
             Event::InterfaceFound(interface) => {
                 self.dirty.endpoints.insert(interface.ifindex);
                 undecided = self.interfaces.found(interface, Arrival::Older);

@@ -42,6 +42,7 @@ impl Named {
             addresses: sandbox.addresses.clone(),
             host_network: false,
             finished: false,
+            terminating: false,
             started: 0,
             containers_started: None,
             ports: Vec::new(),
@@ -163,6 +164,12 @@ impl Interfaces {
         }
     }
 
+    /// The interfaces of a pod's name.
+    pub(super) fn of_pod(&self, pod: &ObjectKey) -> impl Iterator<Item = (u32, &Entry)> {
+        let all = self.by_pod.get(pod).into_iter().flatten();
+        all.filter_map(|ifindex| Some((*ifindex, self.entries.get(ifindex)?)))
+    }
+
     /// The addresses that the runtime gave a pod, as far as its interfaces are there.
     pub(super) fn given(&self, pod: &ObjectKey, uid: &str) -> Vec<IpAddr> {
         let mut given = Vec::new();
@@ -223,42 +230,39 @@ impl Interfaces {
         updated
     }
 
-    /// Decides whose an interface is, unless that is decided; what was told by addresses only, the
-    /// runtime may correct, and what it told before. Returns whether something changed.
+    /// Decides whose an interface is, unless that is decided; then it may be corrected, or an
+    /// address family added. Returns whether something changed.
     pub(super) fn decide(&mut self, ifindex: u32, knowledge: &Knowledge<'_>) -> bool {
         let Some(entry) = self.entries.get(&ifindex) else { return false };
         let binding = match &entry.binding {
-            Binding::Bound { pod, by, .. } => match entry.by_sandbox(knowledge) {
-                Some(binding) if is_later(&binding, *by) => {
-                    let key = pod.key.clone();
-                    self.unbind(ifindex, &key);
-                    binding
-                }
-                _ => return false,
-            },
+            Binding::Bound { pod, .. } => {
+                let key = pod.key.clone();
+                let Some(binding) = self.revise(ifindex, entry, knowledge) else { return false };
+                self.unbind(ifindex, &key);
+                binding
+            }
             _ => self.judge(ifindex, entry, knowledge),
         };
-        if self.entries.get(&ifindex).is_some_and(|entry| entry.binding == binding) {
+        let Some(entry) = self.entries.get_mut(&ifindex) else { return false };
+        if entry.binding == binding {
             return false;
         }
-        if let Binding::Bound { pod, .. } = &binding {
+        if let Binding::Bound { pod, addresses, by } = &binding {
             self.by_pod.entry(pod.key.clone()).or_default().insert(ifindex);
+            if let Binding::Bound { pod: same, addresses: before, by: by_before } = &entry.binding
+                && (&same.key, by_before) == (&pod.key, by)
+            {
+                // A family that came later decides like those that were there.
+                for address in addresses.iter().filter(|address| !before.contains(address)) {
+                    if !entry.deciding.contains(address) {
+                        entry.deciding.push(*address);
+                    }
+                    self.by_address.entry(*address).or_default().insert(ifindex);
+                }
+            }
         }
-        if let Some(entry) = self.entries.get_mut(&ifindex) {
-            entry.binding = binding;
-        }
+        entry.binding = binding;
         true
-    }
-}
-
-/// Whether the runtime's word is later than what a binding rests on.
-fn is_later(word: &Binding, by: BoundBy) -> bool {
-    match (word, by) {
-        (
-            Binding::Bound { by: BoundBy::Sandbox { told }, .. },
-            BoundBy::Sandbox { told: before },
-        ) => *told > before,
-        (_, by) => by == BoundBy::Addresses,
     }
 }
 

@@ -7,6 +7,9 @@
 //!  Address, Prefix -> Class { atoms } ---+-> Row
 //! ```
 //!
+//! Beside it, a Service's virtual address stands for its backends, by the classes of their
+//! addresses (see [`services`]).
+//!
 //! An atom is what a rule in use asks of an address (a peer selector, an ipBlock, a port name), a
 //! class is a set of atoms, a row is what a class is allowed under a table.
 //!
@@ -34,6 +37,7 @@ mod interfaces;
 mod objects;
 pub mod plan;
 mod remember;
+mod revise;
 mod rules;
 mod sandboxes;
 pub mod services;
@@ -48,8 +52,9 @@ mod tests;
 pub use enforcement::{BadEnforcement, ENFORCEMENT_LABEL, Enforcement};
 pub use index::{Index, IndexConfig};
 pub use remember::Remembered;
+pub use services::{NodeAddress, NodePortAddresses, ServiceStatus};
 pub use snapshot::KernelState;
 pub use status::{
-    Counts, EndpointStatus, IndexStatus, InterfaceState, InterfaceStatus, ObjectName, PolicyStatus,
-    SandboxState,
+    BlockStatus, Counts, EndpointStatus, IndexStatus, InterfaceState, InterfaceStatus, ObjectName,
+    PolicyStatus, SandboxState,
 };

@@ -51,11 +51,12 @@ pub(super) struct Claim {
 }
 
 impl Address {
-    /// Of two unfinished pods that claim one address, the later-started counts; before those that
-    /// only objects speak for, the one that has it here.
+    /// Of two unfinished pods that claim one address, the later-started counts; one that is on its
+    /// way out only where no other is, and before those that only objects speak for, the one that
+    /// has it here.
     pub(super) fn winner(&self) -> Option<&Arc<Pod>> {
-        fn rank(Claim { pod, given }: &Claim) -> (bool, i64, &str, &ObjectKey) {
-            (*given, pod.started, &pod.uid, &pod.key)
+        fn rank(Claim { pod, given }: &Claim) -> (bool, bool, i64, &str, &ObjectKey) {
+            (*given, !pod.terminating, pod.started, &pod.uid, &pod.key)
         }
         let best = self.claims.iter().max_by(|a, b| rank(a).cmp(&rank(b)));
         best.map(|claim| &claim.pod)
@@ -194,6 +195,12 @@ impl Objects {
     /// The pod that an address is of.
     pub(super) fn owner(&self, address: &IpAddr) -> Option<&Arc<Pod>> {
         self.addresses.get(address)?.winner()
+    }
+
+    /// Whether a pod claims an address and no other does.
+    pub(super) fn is_only_of(&self, address: &IpAddr, pod: &ObjectKey) -> bool {
+        let claims = self.addresses.get(address).map(|entry| &entry.claims[..]);
+        claims.is_some_and(|all| !all.is_empty() && all.iter().all(|one| one.pod.key == *pod))
     }
 
     /// The pod of this name.

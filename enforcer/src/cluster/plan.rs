@@ -8,7 +8,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use enforcer_common::abi::{ClassId, Interval, RowKey, RuleId, TableId};
+use enforcer_common::abi::{ClassId, Interval, RowKey, RuleId, Service, ServiceKey, TableId};
 use ipnet::IpNet;
 
 use super::event::ObjectKey;
@@ -28,12 +28,16 @@ pub struct Plan {
     pub peers_set: Vec<(IpAddr, ClassId)>,
     /// Addresses that are no pod's any more.
     pub peers_removed: Vec<IpAddr>,
+    /// New or changed virtual addresses of Services.
+    pub services_set: Vec<(ServiceKey, Service)>,
     /// Endpoints that are new or whose word changes.
     pub endpoints_set: Vec<EndpointPlan>,
     /// Host-side interface indices whose interface is gone.
     pub endpoints_removed: Vec<u32>,
     /// After the grace period: prefixes that no policy names any more.
     pub cidrs_removed: Vec<IpNet>,
+    /// After the grace period: virtual addresses that no Service has any more.
+    pub services_removed: Vec<ServiceKey>,
     /// After the grace period: rows that no endpoint and no address can reach any more.
     pub rows_removed: Vec<RowKey>,
 }
@@ -49,9 +53,11 @@ impl Plan {
             cidrs_set,
             peers_set,
             peers_removed,
+            services_set,
             endpoints_set,
             endpoints_removed,
             cidrs_removed,
+            services_removed,
             rows_removed,
         } = self;
         names.is_empty()
@@ -59,9 +65,11 @@ impl Plan {
             && cidrs_set.is_empty()
             && peers_set.is_empty()
             && peers_removed.is_empty()
+            && services_set.is_empty()
             && endpoints_set.is_empty()
             && endpoints_removed.is_empty()
             && cidrs_removed.is_empty()
+            && services_removed.is_empty()
             && rows_removed.is_empty()
     }
 }

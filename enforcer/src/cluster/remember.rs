@@ -36,6 +36,12 @@ impl Index {
         }
     }
 
+    /// A pod as it was last heard of, with the addresses that the runtime gave it.
+    #[must_use]
+    pub fn pod(&self, key: &ObjectKey) -> Option<&Arc<Pod>> {
+        self.objects.pod(key)
+    }
+
     /// The UID of a pod's object.
     #[must_use]
     pub fn pod_uid(&self, key: &ObjectKey) -> Option<Arc<str>> {

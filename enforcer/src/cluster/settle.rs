@@ -2,7 +2,7 @@
 //!
 //! Order: give endpoints their tables, which may bring new atoms; forget the atoms that were last
 //! named by tables which the last plan replaced; class the addresses and prefixes concerned by all
-//! that; make the rows that (new table, any class) and (any table, new class) need; compare.
+//! that, and the backends of Services; make the rows that (new table, any class) and (any table, new class) need; compare.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -58,7 +58,7 @@ impl Index {
         if self.dirty.is_empty()
             && !self.atoms.has_released()
             && !self.rules.has_released()
-            && !self.services.has_renamed()
+            && self.services.is_settled()
         {
             return Plan { revision: self.revision, ..Plan::default() };
         }
@@ -79,6 +79,7 @@ impl Index {
 
         let losses = self.settle_addresses(&mut plan);
         self.settle_prefixes(&mut plan);
+        self.settle_services(&mut plan);
         self.settle_rows(&mut plan);
         self.set_endpoints(switches, &losses, &mut plan);
         self.forget(&mut plan);
@@ -244,6 +245,9 @@ impl Index {
             if let Some(old) = old {
                 self.classes.release(old);
             }
+            if old != new {
+                self.services.class_changed(address);
+            }
             match (old, new) {
                 (old, Some(new)) if old != Some(new) => plan.peers_set.push((address, new)),
                 (Some(_), None) => plan.peers_removed.push(address),
@@ -271,6 +275,9 @@ impl Index {
             let mut members = Vec::new();
             self.atoms.match_prefix(&prefix, &mut members);
             let new = self.classes.acquire(&mut members, &self.atoms);
+            if old != Some(new) || !is_node {
+                self.services.classes_changed(&prefix);
+            }
             // One that goes is set all the same: until it is removed it hides the prefix around
             // it, and must say what that one says.
             if old != Some(new) {

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use enforcer_common::abi::{ClassId, Interval, RowKey, TableId};
+use enforcer_common::abi::{ClassId, Interval, RowKey, Service, ServiceKey, TableId};
 use ipnet::IpNet;
 
 use super::{index::Index, plan::EndpointPlan};
@@ -20,6 +20,8 @@ pub struct KernelState {
     pub cidrs: BTreeMap<IpNet, ClassId>,
     /// Pod addresses.
     pub peers: BTreeMap<IpAddr, ClassId>,
+    /// Virtual addresses of Services.
+    pub services: BTreeMap<ServiceKey, Service>,
     /// Endpoints by host-side interface index; `rejudge` is false.
     pub endpoints: BTreeMap<u32, EndpointPlan>,
 }
@@ -35,6 +37,7 @@ impl Index {
             rows: rows.map(|(key, row)| (key, Arc::clone(row))).collect(),
             cidrs: self.prefixes.clone(),
             peers: addresses.filter_map(|(at, entry)| Some((*at, entry.class?))).collect(),
+            services: self.services.written().collect(),
             endpoints: interfaces
                 .filter_map(|ifindex| Some((*ifindex, self.endpoint_plan(*ifindex, false)?)))
                 .collect(),

@@ -56,6 +56,15 @@ pub struct PolicyStatus {
     pub problems: Vec<String>,
 }
 
+/// A policy with ipBlocks that can match nothing, because they are meant for Services.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct BlockStatus {
+    /// The policy.
+    pub policy: ObjectName,
+    /// The blocks' CIDRs.
+    pub blocks: Vec<String>,
+}
+
 /// How far the interfaces of a sandbox are.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum SandboxState {
@@ -119,6 +128,8 @@ pub struct Counts {
     pub cidrs: usize,
     /// Verdict tables.
     pub tables: usize,
+    /// Virtual addresses and ports of Services in the kernel.
+    pub services: usize,
 }
 
 /// What [`Index::status`] says.
@@ -243,6 +254,7 @@ impl Index {
             peers: self.objects.addresses.values().filter(|entry| entry.class.is_some()).count(),
             cidrs: self.prefixes.len(),
             tables: self.tables.iter().count(),
+            services: self.services.entries(),
         }
     }
 }

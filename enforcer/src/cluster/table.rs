@@ -5,8 +5,9 @@ use std::{
     sync::Arc,
 };
 
-use enforcer_common::abi::{
-    ACTION_ALLOW, ClassId, Direction, Interval, RowKey, RuleId, TABLE_MASK, TableId,
+use enforcer_common::{
+    abi::{ACTION_ALLOW, ClassId, Direction, Interval, RowKey, RuleId, TABLE_MASK, TableId},
+    verdict::{port_key, search},
 };
 
 use super::{
@@ -204,6 +205,20 @@ impl Table {
     fn effective(&self, direction: usize, class: ClassId) -> &[Interval] {
         let rows = &self.rows[direction];
         rows.get(&class).or_else(|| rows.get(&0)).map_or(&[], |row| row)
+    }
+
+    /// Whether a new flow with a class passes.
+    pub(super) fn allows(
+        &self,
+        direction: Direction,
+        class: ClassId,
+        protocol: u8,
+        port: u16,
+    ) -> bool {
+        let d = direction as usize;
+        self.content.0[d].is_none()
+            || search(self.effective(d, class), port_key(protocol, port))
+                .is_some_and(|interval| interval.action == ACTION_ALLOW)
     }
 
     /// Whether everything that this table allows to a class that is in use, `other` allows too.

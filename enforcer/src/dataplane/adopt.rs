@@ -44,6 +44,7 @@ impl Kernel {
     pub fn difference(&self, desired: &KernelState) -> Result<Plan, DataplaneError> {
         let peers = self.read_peers()?;
         let cidrs = self.read_cidrs()?;
+        let services = self.services()?;
         let mut plan = Plan {
             rows_added: missing(
                 desired
@@ -55,6 +56,8 @@ impl Kernel {
             peers_set: changed(&peers, &desired.peers),
             peers_removed: absent(&peers, &desired.peers),
             cidrs_removed: absent(&cidrs, &desired.cidrs),
+            services_set: changed(&services, &desired.services),
+            services_removed: absent(&services, &desired.services),
             ..Plan::default()
         };
         // What the agent before had written already, and its generations not, is no difference.
@@ -169,16 +172,16 @@ fn missing<'a>(
     rows.map(|(key, row)| (*key, Arc::clone(row))).collect()
 }
 
-fn changed<K: Ord + Copy>(
-    have: &BTreeMap<K, ClassId>,
-    want: &BTreeMap<K, ClassId>,
-) -> Vec<(K, ClassId)> {
+fn changed<K: Ord + Copy, V: PartialEq + Copy>(
+    have: &BTreeMap<K, V>,
+    want: &BTreeMap<K, V>,
+) -> Vec<(K, V)> {
     want.iter()
-        .filter(|(key, class)| have.get(key) != Some(class))
-        .map(|(key, class)| (*key, *class))
+        .filter(|(key, value)| have.get(key) != Some(value))
+        .map(|(key, value)| (*key, *value))
         .collect()
 }
 
-fn absent<K: Ord + Copy>(have: &BTreeMap<K, ClassId>, want: &BTreeMap<K, ClassId>) -> Vec<K> {
+fn absent<K: Ord + Copy, V>(have: &BTreeMap<K, V>, want: &BTreeMap<K, V>) -> Vec<K> {
     have.keys().filter(|key| !want.contains_key(key)).copied().collect()
 }

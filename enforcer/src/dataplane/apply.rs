@@ -8,8 +8,8 @@ use std::{
 
 use aya::maps::MapError;
 use enforcer_common::abi::{
-    ClassId, EP_AUDIT, EP_STARTING, INTERVAL_SLOTS, Interval, MAP_CIDRS4, MAP_CT4, MAP_INTERVALS,
-    MAP_PEERS, MAP_ROWS, Peer, PolicyWord, Row, RowKey,
+    ClassId, Direction, EP_AUDIT, EP_STARTING, INTERVAL_SLOTS, Interval, MAP_CIDRS4, MAP_CT4,
+    MAP_INTERVALS, MAP_PEERS, MAP_ROWS, Peer, PolicyWord, Row, RowKey, Service, ServiceKey,
 };
 use ipnet::IpNet;
 
@@ -43,25 +43,32 @@ pub(super) struct Pending {
     pub(super) peers: BTreeMap<IpAddr, ClassId>,
     /// Addresses whose class must go, and is there still.
     stale_peers: BTreeSet<IpAddr>,
+    pub(super) services: BTreeMap<ServiceKey, Service>,
+    /// Services that must go, and are there still.
+    pub(super) stale_services: BTreeSet<ServiceKey>,
     pub(super) endpoints: BTreeMap<u32, EndpointPlan>,
 }
 
 impl Pending {
     fn is_empty(&self) -> bool {
-        let Self { rows, cidrs, peers, stale_peers, endpoints } = self;
+        let Self { rows, cidrs, peers, stale_peers, services, stale_services, endpoints } = self;
         rows.is_empty()
             && cidrs.is_empty()
             && peers.is_empty()
             && stale_peers.is_empty()
+            && services.is_empty()
+            && stale_services.is_empty()
             && endpoints.is_empty()
     }
 
-    /// Whether what is missing could let something through at a pod with this table: one of its
-    /// rows, a prefix that may be an exception, or a class that is there still.
-    fn locks(&self, table: u32) -> bool {
+    /// Whether what is missing could let something through at a pod with this word: one of its
+    /// table's rows, a prefix that may be an exception, a class that is there still, or a Service
+    /// whose address would be judged as a plain one.
+    fn locks(&self, word: PolicyWord) -> bool {
         !self.cidrs.is_empty()
             || !self.stale_peers.is_empty()
-            || self.rows.keys().any(|key| key.table == table)
+            || (!self.services.is_empty() && word.isolated(Direction::Egress))
+            || self.rows.keys().any(|key| key.table == word.table())
     }
 }
 
@@ -87,9 +94,11 @@ impl Kernel {
             cidrs_set,
             peers_set,
             peers_removed,
+            services_set,
             endpoints_set,
             endpoints_removed,
             cidrs_removed,
+            services_removed,
             rows_removed,
         } = plan;
         for key in rows_removed {
@@ -97,6 +106,9 @@ impl Kernel {
         }
         for net in cidrs_removed {
             self.pending.cidrs.remove(net);
+        }
+        for key in services_removed {
+            self.pending.services.remove(key);
         }
         for (key, row) in rows_added {
             if let Err(error) = self.add_row(*key, row) {
@@ -115,13 +127,14 @@ impl Kernel {
             self.pending.peers.remove(ip);
             self.remove_peer(*ip, &mut applied);
         }
+        self.set_services(services_set.iter().copied(), &mut applied);
         for endpoint in endpoints_set {
             self.set_endpoint(endpoint, &mut applied);
         }
         self.remove_endpoints(endpoints_removed, &mut applied);
         // A table that could not be written whole may be in nobody's use any more.
         self.unlock();
-        if cidrs_removed.is_empty() && rows_removed.is_empty() {
+        if cidrs_removed.is_empty() && services_removed.is_empty() && rows_removed.is_empty() {
             return applied;
         }
         rcu::grace_period();
@@ -130,8 +143,10 @@ impl Kernel {
                 applied.failures.push(chain(&failed("delete from", MAP_CIDRS4, error)));
             }
         }
-        if !cidrs_removed.is_empty() && !rows_removed.is_empty() {
-            // A program that found a prefix before it went may be about to read its class's row.
+        self.remove_services(services_removed.iter().copied(), &mut applied);
+        let found = !(cidrs_removed.is_empty() && services_removed.is_empty());
+        if found && !rows_removed.is_empty() {
+            // A program that found one before it went may be about to read its class's row.
             rcu::grace_period();
         }
         for key in rows_removed {
@@ -139,13 +154,19 @@ impl Kernel {
                 applied.failures.push(chain(&error));
             }
         }
+        if !services_removed.is_empty() && !self.pending.services.is_empty() {
+            // There is room now.
+            let missing = std::mem::take(&mut self.pending.services);
+            self.set_services(missing, &mut applied);
+            self.unlock();
+        }
         applied
     }
 
     /// Tries again what could not be written.
     pub fn retry(&mut self) -> Applied {
         let mut applied = Applied::default();
-        let Pending { rows, cidrs, peers, stale_peers, endpoints } =
+        let Pending { rows, cidrs, peers, stale_peers, services, stale_services, endpoints } =
             std::mem::take(&mut self.pending);
         for (key, row) in rows {
             if let Err(error) = self.add_row(key, &row) {
@@ -162,6 +183,8 @@ impl Kernel {
         for ip in stale_peers {
             self.remove_peer(ip, &mut applied);
         }
+        self.remove_services(stale_services, &mut applied);
+        self.set_services(services, &mut applied);
         for endpoint in endpoints.values() {
             self.set_endpoint(endpoint, &mut applied);
         }
@@ -176,7 +199,7 @@ impl Kernel {
             .endpoints
             .by_ifindex
             .iter()
-            .filter(|(_, armed)| armed.locked && !self.pending.locks(armed.word.table()))
+            .filter(|(_, armed)| armed.locked && !self.pending.locks(armed.word))
             .map(|(ifindex, _)| *ifindex)
             .collect();
         for ifindex in locked {
@@ -304,7 +327,7 @@ impl Kernel {
         let generation = if *rejudge { generation.wrapping_add(1) } else { generation };
         let word = PolicyWord::new(*table, *isolated, generation);
         let result = if known.is_some() { self.switch(plan, word) } else { self.arm(plan, word) };
-        if self.pending.locks(*table) {
+        if self.pending.locks(word) {
             self.endpoints.lock(&self.maps, *ifindex, true);
         }
         if result.is_err() && taken_over {
@@ -393,6 +416,9 @@ impl Kernel {
         }
         if !slots.is_empty() {
             super::sweep::purge(&mut self.maps, gone, &slots);
+            if let Err(error) = self.forget_backends(gone) {
+                applied.failures.push(chain(&error));
+            }
         }
     }
 }

@@ -5,6 +5,7 @@
 //! pinned program and replaces it in place.
 
 use std::{
+    ffi::OsString,
     fs, io,
     mem::ManuallyDrop,
     path::{Path, PathBuf},
@@ -19,13 +20,17 @@ use aya::{
     },
 };
 use clap::ValueEnum;
-use enforcer_common::abi::{Direction, PROG_POD_EGRESS, PROG_POD_INGRESS};
+use enforcer_common::abi::{Direction, PROG_NODE_EGRESS, PROG_POD_EGRESS, PROG_POD_INGRESS};
 
 use super::{
     DataplaneError,
     netlink::{tc, tcx},
     object::{self, PinPaths},
+    remove::delete,
 };
+
+/// The object's programs.
+pub(super) const PROGRAMS: [&str; 3] = [PROG_POD_EGRESS, PROG_POD_INGRESS, PROG_NODE_EGRESS];
 
 /// How programs get onto interfaces.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -61,7 +66,7 @@ const fn hook(direction: Direction) -> (TcAttachType, &'static str) {
 
 /// One program on one interface.
 #[derive(Debug)]
-enum Link {
+pub(super) enum Link {
     /// Pinned.
     Tcx,
     /// Without a path in a load without pins: the link lives as long as the agent.
@@ -91,9 +96,10 @@ fn link_path(pins: &PinPaths, ifindex: u32, direction: Direction) -> PathBuf {
     pins.links.join(format!("{ifindex}-{side}"))
 }
 
-/// Pins of both links of an interface.
-pub(super) fn link_paths(pins: &PinPaths, ifindex: u32) -> [PathBuf; 2] {
-    Direction::BOTH.map(|direction| link_path(pins, ifindex, direction))
+/// Pins of both links of an interface, and those that were about to take their place.
+pub(super) fn link_paths(pins: &PinPaths, ifindex: u32) -> Vec<PathBuf> {
+    let paths = Direction::BOTH.map(|direction| link_path(pins, ifindex, direction));
+    paths.into_iter().flat_map(|path| [draft(&path), path]).collect()
 }
 
 /// Where attachments are remembered, and what an earlier agent's are known by.
@@ -135,9 +141,9 @@ pub(super) fn attach(
     Ok(Attachment { _links: links })
 }
 
-type AnyError = Box<dyn std::error::Error + Send + Sync>;
+pub(super) type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
-fn tcx(
+pub(super) fn tcx(
     program: &mut SchedClassifier,
     path: Option<PathBuf>,
     interface: &str,
@@ -149,22 +155,49 @@ fn tcx(
         let id = program.attach_with_options(interface, hook, options)?;
         return Ok(Link::Held(program.take_link(id)?));
     };
-    if let Ok(pinned) = PinnedLink::from_pin(&path) {
-        // A pin of an interface that went under the same index points to nothing: its update
-        // fails, and it gives way.
-        let link = SchedClassifierLink::try_from(FdLink::from(pinned))?;
-        if let Ok(id) = program.attach_to_link(link) {
-            // The pin holds the link; ours may close.
-            drop(program.take_link(id)?);
-            return Ok(Link::Tcx);
-        }
-        fs::remove_file(&path)?;
+    // What is pinned goes only when something else is in its place, pinned as well: there is no
+    // moment at which an agent could die and leave the interface open.
+    let draft = draft(&path);
+    if updated(program, &path)? {
+        delete(&draft)?;
+        return Ok(Link::Tcx);
     }
-    let options = TcAttachOptions::TcxOrder(LinkOrder::first());
-    let id = program.attach_with_options(interface, hook, options)?;
-    let link: FdLink = program.take_link(id)?.try_into()?;
-    link.pin(&path)?;
+    if !updated(program, &draft)? {
+        let options = TcAttachOptions::TcxOrder(LinkOrder::first());
+        let id = program.attach_with_options(interface, hook, options)?;
+        let link: FdLink = program.take_link(id)?.try_into()?;
+        delete(&draft)?;
+        link.pin(&draft)?;
+    }
+    fs::rename(&draft, &path)?;
     Ok(Link::Tcx)
+}
+
+/// Name of a pin that is about to take another's place.
+fn draft(path: &Path) -> PathBuf {
+    // bpffs takes no dots in names.
+    path.with_file_name(path.file_name().map_or_else(OsString::new, |name| {
+        let mut name = name.to_owned();
+        name.push("-new");
+        name
+    }))
+}
+
+/// Puts the program on the link that is pinned there. `false` if there is none, or the update
+/// fails: that of an interface that went, which had the same index, is on nothing.
+fn updated(program: &mut SchedClassifier, path: &Path) -> Result<bool, AnyError> {
+    let Ok(pinned) = PinnedLink::from_pin(path) else {
+        return Ok(false);
+    };
+    let Ok(link) = SchedClassifierLink::try_from(FdLink::from(pinned)) else {
+        return Ok(false);
+    };
+    let Ok(id) = program.attach_to_link(link) else {
+        return Ok(false);
+    };
+    // The pin holds the link; ours may close.
+    drop(program.take_link(id)?);
+    Ok(true)
 }
 
 /// The note that the clsact qdisc of an interface is ours to remove.
@@ -172,7 +205,7 @@ pub(super) fn made_clsact(state_dir: &Path, ifindex: u32) -> PathBuf {
     state_dir.join("clsact").join(ifindex.to_string())
 }
 
-fn clsact(
+pub(super) fn clsact(
     program: &mut SchedClassifier,
     place: &Place<'_>,
     ifindex: u32,
@@ -269,13 +302,13 @@ pub(super) fn on_some_hook(programs: &[u32], ifindex: u32) -> bool {
 
 /// Ids of the loaded programs.
 pub(super) fn program_ids(ebpf: &mut Ebpf) -> Result<Vec<u32>, DataplaneError> {
-    [PROG_POD_EGRESS, PROG_POD_INGRESS]
-        .into_iter()
-        .map(|name| program_id(object::program(ebpf, name)?, name))
-        .collect()
+    PROGRAMS.into_iter().map(|name| program_id(object::program(ebpf, name)?, name)).collect()
 }
 
-fn program_id(program: &SchedClassifier, name: &'static str) -> Result<u32, DataplaneError> {
+pub(super) fn program_id(
+    program: &SchedClassifier,
+    name: &'static str,
+) -> Result<u32, DataplaneError> {
     program.info().map(|info| info.id()).map_err(|source: ProgramError| DataplaneError::Program {
         program: name,
         source: Box::new(source),

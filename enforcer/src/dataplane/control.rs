@@ -21,7 +21,7 @@ impl Kernel {
         self.maps.control.u32(0, offset_of!(Control, flags)).load(Ordering::SeqCst)
     }
 
-    fn set_control(&self, bit: u32, set: bool) {
+    pub(super) fn set_control(&self, bit: u32, set: bool) {
         let flags = self.maps.control.u32(0, offset_of!(Control, flags));
         if set {
             flags.fetch_or(bit, Ordering::SeqCst);

@@ -59,7 +59,8 @@ const KEPT_BITS: u32 = EP_LOCKED | EP_AUDIT | EP_SHADOW | EP_STARTING;
 pub(super) struct Endpoints {
     pub(super) by_ifindex: HashMap<u32, Armed>,
     used: HashSet<u32>,
-    /// Slots that interfaces will have, see [`Self::reserve`]; in use already.
+    /// Slots that interfaces will have, from another version ([`Self::reserve`]) or from a record
+    /// that could not be written whole; in use already.
     reserved: HashMap<u32, u32>,
 }
 
@@ -133,7 +134,12 @@ impl Endpoints {
         // Whoever was in the slot before may have been switched off; this one is not.
         array.u64(slot, offset_of!(Endpoint, disabled_until)).store(0, Ordering::Relaxed);
         set(offset_of!(Endpoint, flags), flags & KEPT_BITS);
-        self.write_addresses(maps, slot, addresses)?;
+        if let Err(error) = self.write_addresses(maps, slot, addresses) {
+            // It is tried again, with this slot; meanwhile others may need the room.
+            self.reserved.insert(ifindex, slot);
+            let _full = self.write_addresses(maps, slot, &[]);
+            return Err(error);
+        }
         maps.endpoints.u32(slot, offset_of!(Endpoint, ifindex)).store(ifindex, Ordering::Release);
         let starting = flags & EP_STARTING != 0;
         let armed = Armed { slot, word, addresses: addresses.to_vec(), locked: false, starting };
@@ -249,6 +255,9 @@ impl Endpoints {
         ifindex: u32,
     ) -> Result<Option<u32>, DataplaneError> {
         let Some(armed) = self.by_ifindex.remove(&ifindex) else {
+            self.release(ifindex);
+            // There is one if its record could not be written whole.
+            let _absent = maps.ifindex_slot.remove(&ifindex);
             return Ok(None);
         };
         let slot = armed.slot;

@@ -1,7 +1,7 @@
 //! The kernel's state as the agent writes it: one owner of maps, endpoints and attachments.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::IpAddr,
     path::PathBuf,
     sync::Arc,
@@ -11,7 +11,7 @@ use std::{
 use aya::{Ebpf, programs::SchedClassifier};
 use enforcer_common::abi::{
     COUNTER_SLOTS, CtEntry, CtKey4, CtKey6, Direction, INTERVAL_SLOTS, Interval, MAP_CT4, MAP_META,
-    MAP_NODE_ADDRS, Meta, PolicyWord, RowKey, TABLE_MASK, lane,
+    MAP_NODE_ADDRS, Meta, NODE_SERVES_PORTS, PolicyWord, RowKey, ServiceKey, TABLE_MASK, lane,
 };
 
 use super::{
@@ -22,13 +22,15 @@ use super::{
     intervals::Allocator,
     maps::{self, Maps, RingMaps, absent_is_fine, addr, failed},
     netlink::conntrack::KernelFlow,
-    object::{self, PinPaths},
+    object::{self, PinPaths, Sizes},
     program_pins,
     read::read_meta,
     sys,
     upgrade::{self, Predecessor},
+    uplinks::Uplinks,
 };
 use crate::cluster::{
+    NodeAddress,
     event::Interface,
     plan::{EndpointPlan, Plan},
 };
@@ -44,6 +46,8 @@ pub struct KernelConfig {
     pub attach: AttachMode,
     /// Flows of each family that the node can have at once.
     pub conntrack_entries: u32,
+    /// Virtual addresses and ports of Services that the node can know at once.
+    pub service_entries: u32,
     /// Random, for the class hash of maps that are made now.
     pub class_key: [u64; 2],
 }
@@ -62,17 +66,24 @@ pub struct Kernel {
     pub(super) mode: AttachMode,
     /// This agent's programs and those of agents before.
     pub(super) our_programs: Vec<u32>,
+    /// Those of them that say nothing of an interface but that it is no pod's.
+    pub(super) outlet_programs: Vec<u32>,
     pub(super) programs: Vec<u32>,
     pub(super) intervals: Allocator,
     pub(super) rows: HashMap<RowKey, Arc<[Interval]>>,
     pub(super) endpoints: Endpoints,
     pub(super) attached: HashMap<u32, Attachment>,
+    pub(super) uplinks: Uplinks,
+    /// Flows in the map of backends.
+    pub(super) noted_backends: HashSet<CtKey6>,
     pub(super) quotas: Quotas,
-    pub(super) conntrack_entries: u32,
+    pub(super) sizes: Sizes,
     pub(super) pending: Pending,
+    /// Services that an earlier agent left and that no object has named yet.
+    pub(super) kept_services: BTreeSet<ServiceKey>,
     /// The agent before died with a plan half written.
     pub(super) interrupted: bool,
-    pub(super) node_addresses: BTreeSet<IpAddr>,
+    pub(super) node_addresses: BTreeMap<IpAddr, NodeAddress>,
     pub(super) meta: Meta,
     /// Flows to seed new endpoints with, while an arrival is under way.
     pub(super) arrival: Option<Arrival>,
@@ -116,10 +127,15 @@ impl Kernel {
         if let Some(pins) = &pins {
             pins.create()?;
         }
-        let mut ebpf = object::load(pins.as_ref(), config.conntrack_entries)?;
+        let sizes = Sizes { conntrack: config.conntrack_entries, services: config.service_entries };
+        let mut ebpf = object::load(pins.as_ref(), sizes)?;
         let (old_programs, programs) = match &pins {
             Some(pins) => program_pins::pin(&mut ebpf, pins)?,
             None => (Vec::new(), attach::program_ids(&mut ebpf)?),
+        };
+        let outlet_programs = match &pins {
+            Some(pins) => program_pins::outlet_ids(&pins.programs)?,
+            None => Vec::new(),
         };
         let (mut maps, rings) = maps::open(&mut ebpf)?;
         let meta = read_meta(&mut maps, config.class_key)?;
@@ -131,19 +147,23 @@ impl Kernel {
             state_dir: config.state_dir.clone(),
             mode: config.attach.resolve(),
             our_programs: [old_programs, programs.clone()].concat(),
+            outlet_programs,
             programs,
             intervals: Allocator::new(INTERVAL_SLOTS),
             rows: HashMap::new(),
             endpoints,
             attached: HashMap::new(),
+            uplinks: Uplinks::default(),
+            noted_backends: HashSet::new(),
             quotas: Quotas {
-                half: (config.conntrack_entries / 16).max(64),
-                established: (config.conntrack_entries / 4).max(64),
+                half: (sizes.conntrack / 16).max(64),
+                established: (sizes.conntrack / 4).max(64),
             },
-            conntrack_entries: config.conntrack_entries,
+            sizes,
             pending: Pending::default(),
+            kept_services: BTreeSet::new(),
             interrupted: false,
-            node_addresses: BTreeSet::new(),
+            node_addresses: BTreeMap::new(),
             meta,
             arrival: None,
             predecessor,
@@ -151,7 +171,8 @@ impl Kernel {
         kernel.interrupted = kernel.is_half_written();
         kernel.read_rows()?;
         kernel.begin_upgrade();
-        kernel.node_addresses = kernel.maps.node_addrs.keys().flatten().map(maps::ip).collect();
+        kernel.noted_backends = kernel.maps.backends.keys().flatten().collect();
+        kernel.node_addresses = kernel.node_addresses()?;
         Ok((kernel, rings))
     }
 
@@ -226,7 +247,9 @@ impl Kernel {
 
     /// Ends the arrival: what is armed from now on is new, and has no past.
     pub fn arrived(&mut self) {
-        self.arrival = None;
+        if self.arrival.take().is_some() {
+            self.noted_backends = self.maps.backends.keys().flatten().collect();
+        }
     }
 
     /// Closes an interface that was armed and that no object speaks for.
@@ -249,7 +272,7 @@ impl Kernel {
         let now = &interface.peer_addresses;
         let armed = self.endpoints.by_ifindex.get(&interface.ifindex);
         armed.is_some_and(|armed| !armed.starting || now.is_empty() || armed.addresses == *now)
-            && self.carries_ours(interface.ifindex)
+            && self.in_place(interface.ifindex)
     }
 
     /// Closes interfaces whose pods cannot be known yet: nothing passes but what the node sends.
@@ -278,14 +301,44 @@ impl Kernel {
         applied
     }
 
-    /// Whether an interface has programs of ours, an earlier agent's included, however attached.
+    /// Whether an interface has a program of ours, an earlier agent's included, however attached:
+    /// then it is the one that was armed. An agent that died in the middle attached only one.
     #[must_use]
     pub fn carries_ours(&self, ifindex: u32) -> bool {
-        let old = self.predecessor.iter().flat_map(|predecessor| &predecessor.programs);
-        let ours: Vec<u32> = self.our_programs.iter().chain(old).copied().collect();
+        attach::on_some_hook(&self.all_ours(), ifindex)
+    }
+
+    /// Whether an interface has programs of ours on both hooks.
+    fn in_place(&self, ifindex: u32) -> bool {
+        let ours = self.all_ours();
         [AttachMode::Tcx, AttachMode::Clsact]
             .into_iter()
             .any(|mode| attach::in_place(mode, &ours, ifindex))
+    }
+
+    fn all_ours(&self) -> Vec<u32> {
+        let old = self.predecessor.iter().flat_map(|predecessor| &predecessor.programs);
+        let pods = |id: &&u32| !self.outlet_programs.contains(id);
+        self.our_programs.iter().filter(pods).chain(old).copied().collect()
+    }
+
+    /// Attaches what is missing where an earlier agent armed an interface and died between its two
+    /// programs: until there is a plan its record is in force, in both directions.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn complete_attachment(
+        &mut self,
+        ifindex: u32,
+        interface: &str,
+    ) -> Result<(), DataplaneError> {
+        let half = self.endpoints.by_ifindex.contains_key(&ifindex)
+            && self.carries_ours(ifindex)
+            && !self.in_place(ifindex);
+        if half {
+            self.attach(ifindex, interface)?;
+        }
+        Ok(())
     }
 
     /// Interfaces on which our programs are no longer where they were put.
@@ -319,16 +372,20 @@ impl Kernel {
     /// If the map cannot be written.
     pub fn set_node_addresses(
         &mut self,
-        addresses: impl IntoIterator<Item = IpAddr>,
+        new: BTreeMap<IpAddr, NodeAddress>,
     ) -> Result<(), DataplaneError> {
-        let new: BTreeSet<IpAddr> = addresses.into_iter().collect();
-        for ip in new.difference(&self.node_addresses) {
+        let old = &self.node_addresses;
+        for (ip, purpose) in new.iter().filter(|(ip, purpose)| old.get(ip) != Some(purpose)) {
+            let value = match purpose {
+                NodeAddress::Plain => NODE_OWN,
+                NodeAddress::NodePorts => NODE_OWN | NODE_SERVES_PORTS,
+            };
             self.maps
                 .node_addrs
-                .insert(addr(*ip), 1, 0)
+                .insert(addr(*ip), value, 0)
                 .map_err(|error| failed("write to", MAP_NODE_ADDRS, error))?;
         }
-        for ip in self.node_addresses.difference(&new) {
+        for ip in old.keys().filter(|ip| !new.contains_key(ip)) {
             absent_is_fine(self.maps.node_addrs.remove(&addr(*ip)))
                 .map_err(|error| failed("delete from", MAP_NODE_ADDRS, error))?;
         }
@@ -412,7 +469,13 @@ impl Kernel {
     /// Flows of each family that the node can have at once.
     #[must_use]
     pub fn conntrack_entries(&self) -> u32 {
-        self.conntrack_entries
+        self.sizes.conntrack
+    }
+
+    /// Virtual addresses and ports of Services that the node can know at once.
+    #[must_use]
+    pub fn service_entries(&self) -> u32 {
+        self.sizes.services
     }
 
     /// Intervals in use.
@@ -427,6 +490,9 @@ impl Kernel {
         self.mode
     }
 }
+
+/// Value of every one of the node's own addresses.
+const NODE_OWN: u8 = 1;
 
 /// A table number that no row has: whoever points to it allows nothing.
 pub(super) const CLOSED_TABLE: u32 = TABLE_MASK;

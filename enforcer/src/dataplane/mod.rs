@@ -7,6 +7,7 @@
 pub mod adopt;
 mod apply;
 mod attach;
+mod backends;
 mod control;
 mod disable;
 mod endpoints;
@@ -21,9 +22,11 @@ mod read;
 mod remove;
 pub mod rings;
 mod seed;
+mod services;
 pub mod sweep;
 mod sys;
 mod upgrade;
+mod uplinks;
 
 pub use apply::Applied;
 pub use attach::AttachMode;
@@ -33,4 +36,5 @@ pub use kernel::{FoundEndpoint, Kernel, KernelConfig};
 pub use maps::RingMaps;
 pub use remove::{attached_anywhere, remove};
 pub use sys::{is_root, may_load, monotonic, user};
-pub use upgrade::Upgraded;
+pub use upgrade::{Upgraded, other_version};
+pub use uplinks::Covered;

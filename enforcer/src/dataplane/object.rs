@@ -13,9 +13,9 @@ use aya::{
     programs::{ProgramError, SchedClassifier},
     sys::SyscallError,
 };
-use enforcer_common::abi::{ABI_VERSION, MAP_CT4, MAP_CT6, PROG_POD_EGRESS, PROG_POD_INGRESS};
+use enforcer_common::abi::{ABI_VERSION, MAP_BACKENDS, MAP_CT4, MAP_CT6, MAP_SERVICES};
 
-use super::{DataplaneError, maps, sys};
+use super::{DataplaneError, attach, maps, sys};
 
 /// The object that `cargo xtask build-ebpf` made, aligned as the loader wants it.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("ENFORCER_BPF_OBJECT_PATH"));
@@ -69,14 +69,25 @@ impl PinPaths {
     }
 }
 
+/// How many entries the maps have whose size depends on the node.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// Flows of each family.
+    pub conntrack: u32,
+    /// Virtual addresses and ports of Services.
+    pub services: u32,
+}
+
 /// Loads the object. With `pins`, maps that are pinned there are used, others are made and pinned.
 ///
 /// # Errors
 /// If a pinned map is not this version's or the kernel refuses.
-pub fn load(pins: Option<&PinPaths>, conntrack_entries: u32) -> Result<Ebpf, DataplaneError> {
+pub fn load(pins: Option<&PinPaths>, sizes: Sizes) -> Result<Ebpf, DataplaneError> {
     sys::raise_memlock();
     let mut loader = EbpfLoader::new();
-    loader.map_max_entries(MAP_CT4, conntrack_entries).map_max_entries(MAP_CT6, conntrack_entries);
+    let Sizes { conntrack, services } = sizes;
+    loader.map_max_entries(MAP_CT4, conntrack).map_max_entries(MAP_CT6, conntrack);
+    loader.map_max_entries(MAP_SERVICES, services).map_max_entries(MAP_BACKENDS, conntrack);
     if let Some(pins) = pins {
         for shape in maps::SHAPES {
             let path = pins.maps.join(shape.name);
@@ -87,7 +98,7 @@ pub fn load(pins: Option<&PinPaths>, conntrack_entries: u32) -> Result<Ebpf, Dat
         }
     }
     let mut ebpf = loader.load(OBJECT).map_err(load_error)?;
-    for name in [PROG_POD_EGRESS, PROG_POD_INGRESS] {
+    for name in attach::PROGRAMS {
         program(&mut ebpf, name)?.load().map_err(|source| DataplaneError::Program {
             program: name,
             source: Box::new(source),

@@ -3,10 +3,13 @@
 //! Several agents' can be there at once: one that dies before all interfaces carry its programs
 //! leaves others' on them. A pin goes when its program is on no interface any more, and not before.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use aya::{Ebpf, programs::SchedClassifier};
-use enforcer_common::abi::{PROG_POD_EGRESS, PROG_POD_INGRESS};
+use enforcer_common::abi::PROG_NODE_EGRESS;
 
 use super::{
     DataplaneError, Kernel, attach,
@@ -21,6 +24,16 @@ pub(super) fn ids(folder: &Path) -> Result<Vec<u32>, DataplaneError> {
     Ok(pins.iter().filter_map(|pin| id(pin)).collect())
 }
 
+/// Those of them that are for interfaces that are no pods'.
+pub(super) fn outlet_ids(folder: &Path) -> Result<Vec<u32>, DataplaneError> {
+    let for_outlets = |pin: &PathBuf| {
+        let name = pin.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        name.starts_with(PROG_NODE_EGRESS)
+    };
+    let pins = remove::entries(folder)?;
+    Ok(pins.iter().filter(|pin| for_outlets(pin)).filter_map(|pin| id(pin)).collect())
+}
+
 fn id(pin: &Path) -> Option<u32> {
     let program = SchedClassifier::from_pin(pin).ok()?;
     program.info().ok().map(|info| info.id())
@@ -33,7 +46,7 @@ pub(super) fn pin(
 ) -> Result<(Vec<u32>, Vec<u32>), DataplaneError> {
     let old = ids(&pins.programs)?;
     let new = attach::program_ids(ebpf)?;
-    for (name, id) in [PROG_POD_EGRESS, PROG_POD_INGRESS].into_iter().zip(&new) {
+    for (name, id) in attach::PROGRAMS.into_iter().zip(&new) {
         // bpffs takes no dots in names.
         let path = pins.programs.join(format!("{name}_{id}"));
         object::program(ebpf, name)?

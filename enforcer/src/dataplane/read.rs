@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc};
 
 use enforcer_common::abi::{
-    ABI_VERSION, Addr, ClassId, Interval, MAP_CIDRS4, MAP_META, MAP_PEERS, MAP_ROWS, Meta, Peer,
-    Row,
+    ABI_VERSION, Addr, ClassId, Interval, MAP_CIDRS4, MAP_META, MAP_NODE_ADDRS, MAP_PEERS,
+    MAP_ROWS, MAP_SERVICES, Meta, NODE_SERVES_PORTS, Peer, Row, Service, ServiceKey,
 };
 use ipnet::IpNet;
 
@@ -12,6 +12,7 @@ use super::{
     DataplaneError, Kernel,
     maps::{self, Maps, absent_is_fine, failed},
 };
+use crate::cluster::NodeAddress;
 
 impl Kernel {
     pub(super) fn read_rows(&mut self) -> Result<(), DataplaneError> {
@@ -47,6 +48,30 @@ impl Kernel {
             .map_err(|error| failed("read", MAP_PEERS, error))
     }
 
+    /// Virtual addresses of Services as the kernel has them.
+    ///
+    /// # Errors
+    /// If the map cannot be read.
+    pub fn services(&self) -> Result<BTreeMap<ServiceKey, Service>, DataplaneError> {
+        self.maps
+            .services
+            .iter()
+            .collect::<Result<_, _>>()
+            .map_err(|error| failed("read", MAP_SERVICES, error))
+    }
+
+    /// The node's own addresses as the kernel has them.
+    ///
+    /// # Errors
+    /// If the map cannot be read.
+    pub fn node_addresses(&self) -> Result<BTreeMap<IpAddr, NodeAddress>, DataplaneError> {
+        let entries = self.maps.node_addrs.iter();
+        entries
+            .map(|entry| entry.map(|(key, value)| (maps::ip(key), purpose(value))))
+            .collect::<Result<_, _>>()
+            .map_err(|error| failed("read", MAP_NODE_ADDRS, error))
+    }
+
     /// Prefixes and classes as the kernel has them.
     pub(super) fn read_cidrs(&self) -> Result<BTreeMap<IpNet, ClassId>, DataplaneError> {
         let mut found = BTreeMap::new();
@@ -65,6 +90,10 @@ impl Kernel {
         }
         Ok(found)
     }
+}
+
+fn purpose(value: u8) -> NodeAddress {
+    if value & NODE_SERVES_PORTS == 0 { NodeAddress::Plain } else { NodeAddress::NodePorts }
 }
 
 /// What the maps say of themselves; maps that were made just now get it written.

@@ -107,6 +107,19 @@ fn versions(bpf_dir: &Path) -> Result<Vec<(u32, PinPaths)>, DataplaneError> {
     Ok(found)
 }
 
+/// Another version than ours that is in force too; for processes that are no agent.
+///
+/// # Errors
+/// If the folder of pins cannot be read.
+pub fn other_version(bpf_dir: &Path) -> Result<Option<u32>, DataplaneError> {
+    let mut others = remove::entries(bpf_dir)?.into_iter().filter_map(|folder| {
+        let version = folder.file_name()?.to_str()?.strip_prefix('v')?.parse().ok()?;
+        let in_force = PinPaths::of(bpf_dir, version).maps.join(MAP_META).exists();
+        (version != ABI_VERSION && in_force).then_some(version)
+    });
+    Ok(others.next())
+}
+
 /// The version before ours, if one is in force. To be called before anything is made.
 ///
 /// # Errors
@@ -300,6 +313,10 @@ impl Kernel {
                 carrying.insert(link.ifindex);
             }
         }
+        // Where packets leave, ours is beside its own: it goes with the last of the pods'.
+        let outlets: BTreeSet<u32> =
+            carrying.iter().copied().filter(|ifindex| self.uplinks.has(*ifindex)).collect();
+        carrying.retain(|ifindex| !outlets.contains(ifindex));
         // Those without an endpoint it had closed: they stay so until they have one of ours.
         let concerned = predecessor.endpoints.keys().chain(&carrying).copied();
         let ready: BTreeSet<u32> = concerned.filter(|ifindex| self.is_ours(*ifindex)).collect();
@@ -316,6 +333,9 @@ impl Kernel {
         if let Some(predecessor) = &mut self.predecessor {
             predecessor.endpoints.retain(|ifindex, _| !ready.contains(ifindex));
             if predecessor.endpoints.is_empty() && carrying.is_subset(&ready) {
+                for ifindex in &outlets {
+                    remove::delete_filters(*ifindex, &programs)?;
+                }
                 remove_pins(&predecessor.pins)?;
                 self.predecessor = None;
             }

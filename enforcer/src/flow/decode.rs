@@ -9,7 +9,7 @@ use std::{
 use enforcer_common::{
     abi::{
         Addr, Direction, EVENT_AUDIT, EVENT_DISABLED, EVENT_MASQUERADED, EVENT_REPLY,
-        EVENT_REVOKED, EVENT_UNPARSED, Event, RuleId, Spared, event_kind,
+        EVENT_REVOKED, EVENT_TRANSLATED, EVENT_UNPARSED, Event, RuleId, Spared, event_kind,
     },
     reason::{FIRST_DROP, Reason},
 };
@@ -36,6 +36,8 @@ pub enum EventKind {
     Drop,
     /// A flow's first reply, or the end of a connection.
     Trace,
+    /// A pod opens a flow to a Service's address; its verdict comes with the backend.
+    Pending,
     /// A number of a later version.
     Unknown(u8),
 }
@@ -128,6 +130,8 @@ pub struct RawFlow {
     pub masqueraded: bool,
     /// An established flow that is no longer allowed.
     pub revoked: bool,
+    /// Judged behind a Service's translation: the destination is the backend.
+    pub translated: bool,
     /// It would have been dropped and passed.
     pub spared: Option<Spared>,
     /// Slot of another local pod that a masqueraded packet was judged as, else 0.
@@ -159,6 +163,7 @@ pub fn decode(bytes: &[u8]) -> Result<RawFlow, DecodeError> {
         event_kind::VERDICT => EventKind::Verdict,
         event_kind::DROP => EventKind::Drop,
         event_kind::TRACE => EventKind::Trace,
+        event_kind::PENDING => EventKind::Pending,
         other => EventKind::Unknown(other),
     };
     let spared = if flags & EVENT_AUDIT != 0 {
@@ -188,6 +193,7 @@ pub fn decode(bytes: &[u8]) -> Result<RawFlow, DecodeError> {
         reply: flags & EVENT_REPLY != 0,
         masqueraded: flags & EVENT_MASQUERADED != 0,
         revoked: flags & EVENT_REVOKED != 0,
+        translated: flags & EVENT_TRANSLATED != 0,
         spared,
         hidden_slot: u16_at(offset_of!(Event, hidden_slot)),
     })

@@ -7,6 +7,7 @@ use enforcer_common::abi::{Direction, rule};
 use super::{
     decode::{EventKind, RawFlow},
     directory::{Directory, Place},
+    pending::Told,
 };
 use crate::cluster::{
     event::ObjectKey,
@@ -62,13 +63,16 @@ pub struct Flow {
     pub source_place: Option<Place>,
     /// What the destination is if it is no pod.
     pub destination_place: Option<Place>,
+    /// The Service that it was sent to, where the destination is its backend.
+    pub service: Option<Arc<ObjectKey>>,
     /// What decided.
     pub decided_by: DecidedBy,
 }
 
 /// Gives a flow its names. `wall_offset` is wall clock less `CLOCK_MONOTONIC`.
 #[must_use]
-pub fn enrich(raw: RawFlow, directory: &Directory, wall_offset: Duration) -> Flow {
+pub fn enrich(told: Told, directory: &Directory, wall_offset: Duration) -> Flow {
+    let Told { raw, service } = told;
     let endpoint = directory.endpoint(raw.ifindex);
     let by_address = |address: Option<IpAddr>| directory.address(address?).cloned();
     // The interface says who its pod is; the address may be forged.
@@ -95,7 +99,11 @@ pub fn enrich(raw: RawFlow, directory: &Directory, wall_offset: Duration) -> Flo
     };
     let source_place = place(&source, raw.src);
     let destination_place = place(&destination, raw.dst);
-    Flow { raw, time, source, destination, source_place, destination_place, decided_by }
+    let service = match service.and_then(|address| directory.place(address)) {
+        Some(Place::Service(key)) => Some(key),
+        _ => None,
+    };
+    Flow { raw, time, source, destination, source_place, destination_place, service, decided_by }
 }
 
 /// Direction of the connection as seen from the pod: a reply goes against it.
@@ -210,7 +218,7 @@ pub(crate) mod tests {
 
     pub(crate) fn flow(event: &Event) -> Flow {
         let raw = decode(&image(event)).unwrap();
-        enrich(raw, &directory(), Duration::from_secs(1_700_000_000))
+        enrich(Told { raw, service: None }, &directory(), Duration::from_secs(1_700_000_000))
     }
 
     #[test]

@@ -125,7 +125,8 @@ impl Filter {
                 // A denied flow is a drop too: Hubble reports it as both.
                 "drop" => |flow: &Flow| flow.is_dropped(),
                 "policy-verdict" => |flow: &Flow| {
-                    flow.raw.kind == EventKind::Verdict || flow.verdict() == Verdict::Audit
+                    matches!(flow.raw.kind, EventKind::Verdict | EventKind::Pending)
+                        || flow.verdict() == Verdict::Audit
                 },
                 "trace" => |flow: &Flow| flow.raw.kind == EventKind::Trace,
                 _ => return Err("must be drop, policy-verdict or trace"),

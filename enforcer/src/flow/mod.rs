@@ -10,4 +10,5 @@ pub mod event;
 pub mod filter;
 pub mod hubble;
 pub mod names;
+pub mod pending;
 pub mod ring;

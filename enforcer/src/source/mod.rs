@@ -9,6 +9,7 @@ mod pod;
 pub mod problem;
 pub mod report;
 pub mod saved;
+pub mod unsaved;
 pub mod validate;
 
 use serde::{Deserializer, de::DeserializeOwned};

@@ -6,7 +6,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::Value;
 
 use super::{names, problem::FieldError, typed, validate};
@@ -23,6 +23,7 @@ pub(super) struct Meta {
     uid: Option<String>,
     pub(super) labels: Option<Labels>,
     creation_timestamp: Option<String>,
+    deletion_timestamp: Option<IgnoredAny>,
     pub(super) resource_version: Option<String>,
 }
 
@@ -170,6 +171,7 @@ pub(super) fn read_pod(
         labels,
         addresses,
         host_network: spec.host_network.unwrap_or(false),
+        terminating: meta.deletion_timestamp.is_some(),
         finished: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
         started,
         containers_started: status.containers_started(),
@@ -320,15 +322,18 @@ mod tests {
         assert_eq!(addresses, ["10.0.0.1", "fd00::1"]);
         assert!(pod.finished && pod.host_network);
         assert_eq!((pod.started, pod.node.as_deref()), (9, Some("w1")));
+        assert!(!pod.terminating);
     }
 
     #[test]
     fn the_single_address_and_the_creation_time_are_second_choice() {
         let pod = pod(&json!({
-            "metadata": {"name": "a", "creationTimestamp": "1970-01-01T00:00:05Z"},
+            "metadata": {"name": "a", "creationTimestamp": "1970-01-01T00:00:05Z",
+                         "deletionTimestamp": "1970-01-01T00:00:07Z"},
             "status": {"podIP": "10.0.0.1"},
         }))
         .unwrap();
+        assert!(pod.terminating);
         assert_eq!(pod.addresses, ["10.0.0.1".parse::<IpAddr>().unwrap()]);
         assert_eq!(pod.started, 5);
     }

@@ -5,6 +5,7 @@
 //! is nothing secret, yet nobody's business: only root may read it.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     io::{self, Write as _},
     net::IpAddr,
@@ -17,9 +18,12 @@ use std::{
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::{
-    Remembered,
-    event::{Labels, NamedPort, Namespace, ObjectKey, Pod, Protocol},
+use crate::{
+    apiserver::ApiServer,
+    cluster::{
+        Remembered,
+        event::{Labels, NamedPort, Namespace, ObjectKey, Pod, Protocol},
+    },
 };
 
 /// Name of the file in the state directory.
@@ -67,6 +71,9 @@ pub struct Identity {
     pub node: String,
     /// API server.
     pub server: String,
+    /// The certificate authorities that it is trusted by: servers of many clusters have the same
+    /// address.
+    pub authorities: Vec<String>,
     /// The kernel's number of this boot.
     pub boot: String,
 }
@@ -74,11 +81,32 @@ pub struct Identity {
 impl Identity {
     /// Of this boot of a node.
     #[must_use]
-    pub fn here(node: &str, server: &str) -> Self {
+    pub fn here(node: &str, api: &ApiServer) -> Self {
         // Without it no boot is the same as another: then addresses are not believed.
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        Self { node: node.to_owned(), server: server.to_owned(), boot: boot.trim().to_owned() }
+        Self {
+            node: node.to_owned(),
+            server: api.url().to_owned(),
+            authorities: api.authorities().to_vec(),
+            boot: boot.trim().to_owned(),
+        }
     }
+
+    /// Whether these authorities may be the same cluster's. A bundle changes when one of them is
+    /// replaced: for a time it has both.
+    fn may_trust(&self, authorities: &[String]) -> bool {
+        let none = self.authorities.is_empty() && authorities.is_empty();
+        none || authorities.iter().any(|one| self.authorities.contains(one))
+    }
+}
+
+/// Where an agent keeps what it needs after a restart.
+#[derive(Clone, Copy, Debug)]
+pub struct Places<'a> {
+    /// What survives a reboot.
+    pub state: &'a Path,
+    /// What does not.
+    pub run: &'a Path,
 }
 
 /// Saved state.
@@ -97,6 +125,17 @@ pub struct Saved {
     pub remote: Vec<Pod>,
 }
 
+impl Saved {
+    /// Without pods of which something else is in force.
+    #[must_use]
+    pub fn without(mut self, pods: &BTreeSet<ObjectKey>) -> Self {
+        for of in [&mut self.local, &mut self.remote] {
+            of.retain(|pod| !pods.contains(&pod.key));
+        }
+        self
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 struct Head {
     format: String,
@@ -109,6 +148,8 @@ struct Content {
     version: u32,
     node: String,
     server: String,
+    #[serde(default)]
+    authorities: Vec<String>,
     boot: String,
     policies: Vec<NetworkPolicy>,
     namespaces: Vec<SavedNamespace>,
@@ -130,6 +171,8 @@ struct SavedPod {
     labels: Labels,
     addresses: Vec<IpAddr>,
     host_network: bool,
+    #[serde(default)]
+    terminating: bool,
     started: i64,
     ports: Vec<SavedPort>,
     node: Option<String>,
@@ -152,7 +195,8 @@ enum SavedProtocol {
 
 impl From<&Pod> for SavedPod {
     fn from(pod: &Pod) -> Self {
-        let Pod { key, uid, labels, addresses, host_network, started, ports, node, .. } = pod;
+        let Pod { key, uid, labels, addresses, host_network, terminating, .. } = pod;
+        let Pod { started, ports, node, .. } = pod;
         Self {
             namespace: key.namespace.to_string(),
             name: key.name.to_string(),
@@ -160,6 +204,7 @@ impl From<&Pod> for SavedPod {
             labels: labels.clone(),
             addresses: addresses.clone(),
             host_network: *host_network,
+            terminating: *terminating,
             started: *started,
             ports: ports.iter().map(SavedPort::from).collect(),
             node: node.as_deref().map(str::to_owned),
@@ -181,8 +226,8 @@ impl From<&NamedPort> for SavedPort {
 impl SavedPod {
     /// The pod. Finished ones are not saved.
     fn pod(self) -> Pod {
-        let Self { namespace, name, uid, labels, addresses, host_network, started, ports, node } =
-            self;
+        let Self { namespace, name, uid, labels, addresses, ports, node, .. } = self;
+        let Self { host_network, terminating, started, .. } = self;
         Pod {
             key: ObjectKey { namespace: namespace.into(), name: name.into() },
             uid: uid.into(),
@@ -190,6 +235,7 @@ impl SavedPod {
             addresses,
             host_network,
             finished: false,
+            terminating,
             started,
             containers_started: None,
             ports: ports.into_iter().map(SavedPort::port).collect(),
@@ -225,6 +271,7 @@ pub fn encode<'a>(
         version: VERSION,
         node: whose.node.clone(),
         server: whose.server.clone(),
+        authorities: whose.authorities.clone(),
         boot: whose.boot.clone(),
         policies: policies.cloned().collect(),
         namespaces: namespaces
@@ -309,6 +356,11 @@ pub fn read(dir: &Path, whose: &Identity) -> Result<Option<Saved>, SavedError> {
     }
     if content.server != whose.server {
         return Err(useless(format!("it comes from another API server, {}", content.server)));
+    }
+    if !whose.may_trust(&content.authorities) {
+        return Err(useless(
+            "it comes from another cluster: its certificate authority is another".to_owned(),
+        ));
     }
     let same_boot = !whose.boot.is_empty() && content.boot == whose.boot;
     let local = content.local.into_iter().map(|saved| {

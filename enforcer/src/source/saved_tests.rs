@@ -14,6 +14,7 @@ fn pod(name: &str, last: u8) -> Arc<Pod> {
         addresses: vec![[10, 0, 0, last].into()],
         host_network: false,
         finished: false,
+        terminating: true,
         containers_started: None,
         started: 7,
         ports: vec![NamedPort { name: "http".into(), protocol: Protocol::Sctp, number: 80 }],
@@ -22,7 +23,12 @@ fn pod(name: &str, last: u8) -> Arc<Pod> {
 }
 
 fn here() -> Identity {
-    Identity { node: "w1".into(), server: "https://a".into(), boot: "b1".into() }
+    Identity {
+        node: "w1".into(),
+        server: "https://a".into(),
+        authorities: vec!["one".into(), "two".into()],
+        boot: "b1".into(),
+    }
 }
 
 fn content() -> Vec<u8> {
@@ -84,6 +90,13 @@ fn what_is_not_this_nodes_state_is_said_to_be_so() {
     assert!(useless(dir.path(), &other).contains("the node w1's"));
     let other = Identity { server: "https://b".into(), ..here() };
     assert!(useless(dir.path(), &other).contains("another API server, https://a"));
+    // One that was replaced is in the bundle with its successor for a time.
+    let mut other = Identity { authorities: vec!["two".into(), "three".into()], ..here() };
+    assert!(read(dir.path(), &other).is_ok());
+    for authorities in [vec!["three".into()], Vec::new()] {
+        other.authorities = authorities;
+        assert!(useless(dir.path(), &other).contains("another cluster"));
+    }
     let mut newer: Value = serde_json::from_slice(&content()).unwrap();
     newer["version"] = 2.into();
     newer["local"] = "in another form".into();

@@ -5,11 +5,12 @@ use std::{
     fs,
     net::IpAddr,
     path::{Path, PathBuf},
+    process::Command,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use aya::maps::{Array, Map, MapData};
@@ -19,7 +20,11 @@ use enforcer::{
         event::Interface,
         plan::{EndpointPlan, Plan},
     },
-    dataplane::{AttachMode, Kernel, KernelConfig, remove},
+    dataplane::{
+        AttachMode, Kernel, KernelConfig,
+        netlink::tcx::{self, Hook},
+        other_version, remove,
+    },
 };
 use enforcer_common::abi::{CtEntry, CtKey4, Direction, MAP_META, Meta, RowKey};
 
@@ -49,6 +54,7 @@ impl Node {
             state_dir: None,
             attach: AttachMode::Auto,
             conntrack_entries: 4096,
+            service_entries: 1024,
             class_key: [1, 2],
         })
         .unwrap_or_else(|e| panic!("{e}: {:?}", std::error::Error::source(&e)));
@@ -64,6 +70,7 @@ impl Node {
             rows,
             cidrs: BTreeMap::new(),
             peers: peers.into_iter().collect(),
+            services: BTreeMap::new(),
             endpoints: BTreeMap::from([(IFINDEX, endpoint(TABLE, BOTH, false))]),
         }
     }
@@ -99,7 +106,7 @@ fn an_interface_is_known_after_agents_that_died_before_they_attached() {
     assert!(agent.carries_ours(IFINDEX), "its programs are those of the agent before the last two");
     begin(&mut agent, &Node::desired(true));
     // Of agents whose programs are nowhere nothing is kept.
-    assert_eq!(fs::read_dir(node.dir.join("v2/programs")).unwrap().count(), 2);
+    assert_eq!(fs::read_dir(node.dir.join("v2/programs")).unwrap().count(), 3);
 }
 
 #[test]
@@ -130,6 +137,96 @@ fn flows_are_judged_anew_after_an_agent_that_died_in_the_middle_of_a_plan() {
     let plan = agent.difference(&Node::desired(false)).unwrap();
     assert!(plan.peers_removed.is_empty(), "that was written");
     assert!(rejudged(&plan), "who knows what was not");
+}
+
+/// How many programs are on the hooks: on what the pod sends, and on what it receives.
+fn on_hooks() -> [usize; 2] {
+    [Hook::Ingress, Hook::Egress].map(|hook| tcx::query(IFINDEX, hook).unwrap().programs.len())
+}
+
+/// Waits for what the kernel does a little after a pin has gone.
+fn until_on_hooks(expected: [usize; 2]) {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while on_hooks() != expected {
+        assert!(Instant::now() < deadline, "{:?}", on_hooks());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn links(node: &Node) -> Vec<String> {
+    let pins = fs::read_dir(node.dir.join("v2/links")).unwrap();
+    let mut names: Vec<_> =
+        pins.map(|pin| pin.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+fn ip(args: &[&str]) {
+    let done = Command::new("ip").args(args).status().unwrap();
+    assert!(done.success(), "ip {args:?}");
+}
+
+const WHOLE: [&str; 2] = ["1-egress", "1-ingress"];
+
+#[test]
+fn an_interface_that_is_half_attached_is_the_armed_one_and_is_completed_before_there_is_a_plan() {
+    let node = Node::new();
+    begin(&mut node.agent(), &Node::desired(true));
+    fs::remove_file(node.dir.join("v2/links/1-ingress")).unwrap();
+    until_on_hooks([1, 0]);
+    let mut agent = node.agent();
+    assert!(agent.carries_ours(IFINDEX), "one program tells it from a new interface");
+    agent.complete_attachment(IFINDEX, "lo").unwrap();
+    assert_eq!((on_hooks(), links(&node)), ([1, 1], WHOLE.map(str::to_owned).to_vec()));
+    assert!(agent.displaced().is_empty());
+    drop(agent);
+    // Without any of ours it is another, for the plan to decide about.
+    for name in WHOLE {
+        fs::remove_file(node.dir.join("v2/links").join(name)).unwrap();
+    }
+    until_on_hooks([0, 0]);
+    let mut agent = node.agent();
+    assert!(!agent.carries_ours(IFINDEX));
+    agent.complete_attachment(IFINDEX, "lo").unwrap();
+    assert_eq!(on_hooks(), [0, 0]);
+}
+
+#[test]
+fn an_agent_may_die_before_and_after_its_link_takes_the_place_of_the_one_before() {
+    for leave_old in [true, false] {
+        let node = Node::new();
+        begin(&mut node.agent(), &Node::desired(true));
+        let pin = |name: &str| node.dir.join("v2/links").join(name);
+        // It had attached and pinned, and died before the pin had its name.
+        fs::rename(pin("1-egress"), pin("1-egress-new")).unwrap();
+        if leave_old {
+            // What a link's update is refused for.
+            fs::hard_link(node.dir.join("v2/maps").join(MAP_META), pin("1-egress")).unwrap();
+        }
+        begin(&mut node.agent(), &Node::desired(true));
+        assert_eq!((on_hooks(), links(&node)), ([1, 1], WHOLE.map(str::to_owned).to_vec()));
+        // It had replaced the one before, and died before the other draft was gone.
+        fs::hard_link(pin("1-egress"), pin("1-egress-new")).unwrap();
+        begin(&mut node.agent(), &Node::desired(true));
+        assert_eq!((on_hooks(), links(&node)), ([1, 1], WHOLE.map(str::to_owned).to_vec()));
+    }
+}
+
+#[test]
+fn what_is_pinned_stays_until_its_successor_is_attached() {
+    let node = Node::new();
+    let mut agent = node.agent();
+    begin(&mut agent, &Node::desired(true));
+    ip(&["link", "add", "gone", "index", "99", "type", "bridge"]);
+    let gone =
+        EndpointPlan { ifindex: 99, interface: "gone".into(), ..endpoint(TABLE, BOTH, false) };
+    let plan = Plan { endpoints_set: vec![gone], ..Plan::default() };
+    assert_eq!(agent.apply(&plan).failures, Vec::<String>::new());
+    drop(agent);
+    ip(&["link", "delete", "gone"]);
+    let applied = node.agent().apply(&plan);
+    assert_eq!(applied.failures.len(), 1, "{:?}", applied.failures);
+    assert!(links(&node).contains(&"99-egress".to_owned()), "nothing has taken its place");
 }
 
 /// Makes the pins those of version 1.
@@ -175,8 +272,10 @@ fn what_the_version_before_armed_and_nobody_speaks_for_is_closed_and_the_upgrade
     let mut agent = node.agent();
     let nothing = KernelState::default();
     begin(&mut agent, &nothing);
+    assert_eq!(other_version(&node.dir).unwrap(), Some(1));
     assert_eq!(agent.close_unclaimed(&nothing), [IFINDEX]);
     agent.finish_upgrade().unwrap();
+    assert_eq!(other_version(&node.dir).unwrap(), None);
     assert!(!agent.upgrading(), "nothing is left that the version before enforces on");
     assert!(agent.is_attached(IFINDEX) && !node.dir.join("v1").exists());
 }

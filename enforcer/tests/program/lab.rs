@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use aya::programs::{TestRun as _, TestRunOptions};
 use enforcer::{
-    cluster::plan::{EndpointPlan, Plan},
+    cluster::{
+        NodeAddress,
+        plan::{EndpointPlan, Plan},
+    },
     dataplane::{AttachMode, Kernel, KernelConfig},
 };
 use enforcer_common::{
@@ -102,11 +105,14 @@ impl Lab {
             state_dir: None,
             attach: AttachMode::Auto,
             conntrack_entries: 4096,
+            service_entries: 1024,
             class_key: [1, 2],
         })
         .unwrap_or_else(|e| panic!("{e}: {:?}", std::error::Error::source(&e)));
         let mut lab = Self { kernel, rings, counters: Vec::new() };
-        lab.kernel.set_node_addresses([IpAddr::from(NODE4)]).unwrap();
+        lab.kernel
+            .set_node_addresses([(IpAddr::from(NODE4), NodeAddress::NodePorts)].into())
+            .unwrap();
         lab.counters = lab.kernel.counters().unwrap();
         let [ingress, egress] = rows;
         lab.plan(Plan {

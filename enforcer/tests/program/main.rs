@@ -9,5 +9,7 @@ mod interrupted;
 mod lab;
 mod packets;
 mod parsing;
+mod records;
 mod senders;
+mod service_map;
 mod spared;

@@ -16,8 +16,9 @@ use enforcer_common::{
         Direction::{self, Egress, Ingress},
         EVENT_AUDIT, EVENT_REVOKED, Spared,
     },
+    conntrack::SECOND,
     reason::Reason,
-    verdict::proto::{TCP, UDP},
+    verdict::proto::{SCTP, TCP, UDP},
 };
 
 use crate::{
@@ -25,7 +26,7 @@ use crate::{
         FRIEND4, FRIEND6, IFINDEX, Lab, Outcome, PASS, POD4, POD6, STRANGER4, STRANGER6, TABLE,
         all, endpoint, expect, expect_spared, http,
     },
-    packets::{ACK, FIN, Ip, SYN, echo, error, ethernet, tcp, udp, udp_header, v4},
+    packets::{ACK, FIN, Ip, SYN, echo, error, ethernet, sctp, tcp, udp, udp_header, v4},
 };
 
 const BOTH: [bool; 2] = [true, true];
@@ -167,6 +168,66 @@ fn replies_to_an_audited_datagram_do_not_become_a_flow_of_the_pods_own() {
     lab.audit([true, false], false);
     lab.expect(Ingress, &out, Reason::PolicyDenied, true);
     lab.expect(Egress, &back, Reason::PolicyDenied, true);
+}
+
+/// Moves a flow's last packet into the past.
+fn idle(lab: &mut Lab, at: &CtKey4, seconds: u64) {
+    let mut entry = lab.kernel.flow4(at).unwrap();
+    entry.last_seen = entry.last_seen.saturating_sub(seconds * SECOND);
+    lab.kernel.set_flow4(at, &entry).unwrap();
+}
+
+#[test]
+fn a_strangers_audited_datagram_does_not_stop_what_the_pod_may_send_to_it() {
+    let mut lab = Lab::new([true, false], [http(), http()]);
+    for (into, out, proto) in [
+        (udp(STRANGER4, POD4, (500, 500)), udp(POD4, STRANGER4, (500, 500)), UDP),
+        (sctp(STRANGER4, POD4, (500, 500)), sctp(POD4, STRANGER4, (500, 500)), SCTP),
+    ] {
+        let at = key(STRANGER4, (500, 500), proto);
+        lab.audit([true, false], true);
+        lab.spared(Ingress, &into, Reason::PolicyDenied, true);
+        lab.audit([true, false], false);
+        // The pod has not answered: this may be its answer, and lets the stranger in no more.
+        lab.expect(Egress, &out, Reason::NotIsolated, false);
+        lab.expect(Ingress, &into, Reason::PolicyDenied, true);
+        lab.expect(Egress, &out, Reason::NotIsolated, false);
+        // What was dropped prolongs nothing.
+        idle(&mut lab, &at, 61);
+        lab.expect(Egress, &out, Reason::NotIsolated, true);
+        assert_eq!(lab.kernel.flow4(&at).unwrap().flags & CT_FROM_POD, CT_FROM_POD);
+        assert_eq!(lab.run(Ingress, &into).code, PASS, "its reply");
+    }
+}
+
+#[test]
+fn replies_to_a_revoked_datagram_stop_until_its_time_is_over_however_many_come() {
+    let mut lab = Lab::new([true, false], [all(), http()]);
+    let into = udp(FRIEND4, POD4, (5_000, 53));
+    let back = udp(POD4, FRIEND4, (53, 5_000));
+    let at = key(FRIEND4, (53, 5_000), UDP);
+    lab.expect(Ingress, &into, Reason::Allowed, true);
+    assert_eq!(lab.run(Egress, &back).code, PASS);
+    lab.lose_friends([true, false]);
+    // The flow was answered, so these are answers, up to its timeout of 60 s.
+    for _ in 0..5 {
+        lab.expect(Egress, &back, Reason::PolicyDenied, true);
+        lab.expect(Ingress, &into, Reason::PolicyDenied, true);
+        idle(&mut lab, &at, 11);
+    }
+    lab.expect(Egress, &back, Reason::PolicyDenied, true);
+    idle(&mut lab, &at, 11);
+    lab.expect(Ingress, &into, Reason::PolicyDenied, true);
+    lab.expect(Egress, &back, Reason::NotIsolated, true);
+    assert_eq!(lab.kernel.flows(IFINDEX), Some((1, 0)));
+}
+
+#[test]
+fn an_answer_to_a_revoked_ping_is_no_packet_of_its_own() {
+    let mut lab = Lab::new([true, false], [all(), http()]);
+    lab.expect(Ingress, &echo(FRIEND4, POD4, 8, 9), Reason::Allowed, true);
+    lab.lose_friends([true, false]);
+    lab.expect(Egress, &echo(POD4, FRIEND4, 0, 9), Reason::PolicyDenied, true);
 }
 
 #[test]

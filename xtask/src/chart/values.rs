@@ -5,7 +5,7 @@ use super::{ChartError, helm::Helm};
 use crate::process::ProcessError;
 
 /// Values that must be refused, and what the refusal must name.
-const REFUSED: [(&str, &str); 15] = [
+const REFUSED: [(&str, &str); 16] = [
     ("enforcment=audit", "enforcment"),
     ("enforcement=maybe", "enforcement"),
     ("start=opened", "start"),
@@ -14,6 +14,7 @@ const REFUSED: [(&str, &str); 15] = [
     ("metricsAddress=localhost:10465", "metricsAddress"),
     ("conntrackEntries=12", "conntrackEntries"),
     ("conntrackEntries=many", "conntrackEntries"),
+    ("nodePortAddresses=some", "nodePortAddresses"),
     ("cniCacheDir=var/lib/cni", "cniCacheDir"),
     ("dnsService=kube-dns", "dnsService"),
     ("image.digest=sha256:1234", "digest"),
@@ -24,10 +25,11 @@ const REFUSED: [(&str, &str); 15] = [
 ];
 
 /// Values with a text that must then be there.
-const TAKEN: [(&str, &str); 10] = [
+const TAKEN: [(&str, &str); 11] = [
     ("enforcement=audit", "--enforcement=audit\n"),
     ("start=closed-except-dns", "--dns-service=kube-system/kube-dns\n"),
     ("conntrackEntries=1048576", "--conntrack-entries=1048576\n"),
+    ("nodePortAddresses=all", "--nodeport-addresses=all\n"),
     ("ignoreInterfaces={lxc*,tap0}", "\"--ignore-interface=lxc*\"\n"),
     ("metricsAddress=[::]:9000", "host: \"::1\"\n              port: 9000\n"),
     ("image.tag=1.2.3", "image: \"enforcer:1.2.3\"\n"),

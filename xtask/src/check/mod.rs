@@ -62,12 +62,13 @@ impl Finding {
 type Step = (&'static str, fn(&Workspace) -> Result<(), CheckError>);
 
 /// The quick ones first.
-const STEPS: [Step; 8] = [
+const STEPS: [Step; 9] = [
     ("layout of the sources", check_layout),
     ("documents", check_docs),
     ("formatting", formatting),
     ("chart and manifests", chart_and_manifests),
     ("kernel object", kernel_object),
+    ("kernel object for arm64", kernel_object_for_arm64),
     ("lints of the host half", host_lints),
     ("lints of the kernel half", kernel_lints),
     ("licences, bans and sources of dependencies", licences::check),
@@ -126,6 +127,10 @@ fn chart_and_manifests(workspace: &Workspace) -> Result<(), CheckError> {
 
 fn kernel_object(workspace: &Workspace) -> Result<(), CheckError> {
     Ok(ebpf::build(workspace)?)
+}
+
+fn kernel_object_for_arm64(workspace: &Workspace) -> Result<(), CheckError> {
+    Ok(ebpf::check_arm64(workspace)?)
 }
 
 fn host_lints(workspace: &Workspace) -> Result<(), CheckError> {

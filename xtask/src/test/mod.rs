@@ -106,6 +106,7 @@ pub(crate) fn run(workspace: &Workspace, options: Options) -> Result<(), TestErr
 /// The tests in a real cluster, one after the other: there is one cluster at a time.
 fn in_cluster(workspace: &Workspace, options: Options) -> Result<Counts, TestError> {
     let assets = cluster::prepare(workspace)?;
+    cluster::prepare_upstream(workspace)?;
     let image = image::daemon(workspace, Arch::default())?;
     console::step("testing in a real cluster");
     let mut command = workspace.cargo();

@@ -221,3 +221,100 @@ fn a_number_that_comes_back_in_one_plan_is_judged_anew() {
     assert_eq!(plan.endpoints_removed, [7]);
     assert!(plan.names.contains(&NameChange::EndpointGone(7)));
 }
+
+fn with_uid(name: &str, uid: &str, addresses: &str) -> crate::cluster::event::Pod {
+    crate::cluster::event::Pod { uid: uid.into(), ..pod(name, "", addresses) }
+}
+
+#[test]
+fn an_address_family_that_comes_later_is_added_once() {
+    let mut index = index();
+    let addresses = |index: &mut Index| {
+        drain(index);
+        index.snapshot().endpoints[&7].addresses.clone()
+    };
+    let both = [address("10.0.0.1"), address("fd00::1")];
+    apply_pod(&mut index, with_uid("a/p", "1", "10.0.0.1"));
+    apply_veth(&mut index, 7, "10.0.0.1");
+    assert_eq!(state(&mut index, 7), Ok("p".to_owned()));
+    // What the pod gives itself is not enough, nor what only its object says, nor what another
+    // pod or interface has too, nor what a successor of its name says.
+    apply_veth(&mut index, 7, "10.0.0.1,fd00::1");
+    assert_eq!(addresses(&mut index), both[..1]);
+    apply_veth(&mut index, 7, "10.0.0.1");
+    apply_pod(&mut index, with_uid("a/p", "1", "10.0.0.1,fd00::1"));
+    assert_eq!(addresses(&mut index), both[..1]);
+    apply_pod(&mut index, with_uid("a/q", "2", "fd00::1"));
+    apply_veth(&mut index, 7, "10.0.0.1,fd00::1");
+    assert_eq!(addresses(&mut index), both[..1]);
+    apply_veth(&mut index, 8, "10.0.0.8,fd00::1");
+    apply_pod(&mut index, with_uid("a/q", "2", ""));
+    apply_veth(&mut index, 7, "10.0.0.1,fd00::1");
+    assert_eq!(addresses(&mut index), both[..1]);
+    index.apply(Event::InterfaceLost(8));
+    apply_pod(&mut index, with_uid("a/p", "3", "10.0.0.9,fd00::1"));
+    apply_veth(&mut index, 7, "10.0.0.1,fd00::1");
+    assert_eq!(addresses(&mut index), both[..1]);
+    apply_pod(&mut index, with_uid("a/p", "1", "10.0.0.1,fd00::1"));
+    assert_eq!(addresses(&mut index), both);
+    // Once: it stays whatever is said of that family.
+    apply_pod(&mut index, with_uid("a/p", "1", "10.0.0.1,fd00::2"));
+    apply_veth(&mut index, 7, "10.0.0.1,fd00::2");
+    assert_eq!(addresses(&mut index), both);
+    // And it decides like the first one.
+    apply_pod(&mut index, with_uid("a/q", "2", "10.0.0.8"));
+    apply_veth(&mut index, 8, "10.0.0.8,fd00::1");
+    assert_eq!(state(&mut index, 8), Err(Ambiguous));
+}
+
+/// Without the runtime's word: objects tell of the address's last pod until they tell of its next.
+#[test]
+fn the_api_corrects_what_rested_on_addresses_only() {
+    let mut index = index();
+    apply_policy(&mut index, policy("a/deny", "podSelector: {matchLabels: {app: next}}"));
+    apply_pod(&mut index, with_uid("a/last", "1", "10.0.0.1"));
+    apply_veth(&mut index, 8, "10.0.0.1");
+    assert_eq!(state(&mut index, 8), Ok("last".to_owned()));
+    index.apply(Event::PodDeleted(key("a", "last")));
+    assert_eq!(state(&mut index, 8), Ok("last".to_owned()), "nobody contradicts");
+    let next = crate::cluster::event::Pod { started: 2, ..pod("a/next", "app=next", "10.0.0.1") };
+    // One without a UID contradicts nobody.
+    apply_pod(&mut index, next.clone());
+    assert_eq!(state(&mut index, 8), Ok("last".to_owned()));
+    apply_pod(&mut index, crate::cluster::event::Pod { uid: "2".into(), ..next });
+    let plan = index.take_plan();
+    assert!(plan.endpoints_set[0].rejudge, "another policy");
+    assert_eq!(state(&mut index, 8), Ok("next".to_owned()));
+    assert_eq!(index.snapshot().endpoints[&8].isolated, [true, false]);
+}
+
+#[test]
+fn the_api_does_not_correct_where_the_next_pod_has_an_interface() {
+    let mut index = index();
+    apply_pod(&mut index, with_uid("a/last", "1", "10.0.0.1"));
+    apply_veth(&mut index, 7, "10.0.0.1");
+    apply_veth(&mut index, 8, "10.0.0.1");
+    let next = crate::cluster::event::Pod { started: 2, ..with_uid("a/next", "2", "10.0.0.1") };
+    apply_pod(&mut index, next);
+    assert_eq!(state(&mut index, 7), Ok("last".to_owned()), "terminating, under its policy");
+    assert_eq!(state(&mut index, 8), Err(Ambiguous));
+    index.apply(Event::InterfaceLost(7));
+    assert_eq!(state(&mut index, 8), Ok("next".to_owned()));
+}
+
+/// It may not use them, so they are no claim against the pod that has them by the API.
+#[test]
+fn addresses_beside_its_own_are_no_pods_claim() {
+    let mut index = index();
+    apply_pod(&mut index, with_uid("a/thief", "1", "10.0.0.1"));
+    apply_veth(&mut index, 7, "10.0.0.1,10.0.0.2");
+    apply_pod(&mut index, with_uid("a/p", "2", "10.0.0.2"));
+    apply_veth(&mut index, 8, "10.0.0.2");
+    assert_eq!(state(&mut index, 7), Ok("thief".to_owned()));
+    assert_eq!(state(&mut index, 8), Ok("p".to_owned()));
+    assert_eq!(index.snapshot().endpoints[&7].addresses, [address("10.0.0.1")]);
+    // Its end does not make the thief's interface the other pod's.
+    index.apply(Event::PodDeleted(key("a", "thief")));
+    index.apply(Event::InterfaceLost(8));
+    assert_eq!(state(&mut index, 7), Ok("thief".to_owned()));
+}

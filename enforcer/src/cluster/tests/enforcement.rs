@@ -92,7 +92,7 @@ fn a_pod_that_starts_follows_its_namespace_as_soon_as_the_runtime_names_it_and_t
         first_table: 1,
         node: Some("here".into()),
         start: StartPolicy::Closed,
-        enforcement: Enforcement::Enforce,
+        ..IndexConfig::default()
     });
     label(&mut index, "audit");
     index.apply(Event::InterfaceAppeared(veth(5, "10.0.0.1")));

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use enforcer_common::{
-    abi::{ACTION_ALLOW, ClassId, Direction, RowKey},
+    abi::{ACTION_ALLOW, Addr, ClassId, Direction, RowKey, Service, ServiceKey},
     verdict::{port_key, search},
 };
 use ipnet::IpNet;
@@ -23,7 +23,8 @@ pub(super) struct Probe {
     pub(super) port: u16,
 }
 
-fn class(state: &KernelState, address: IpAddr) -> ClassId {
+/// The class of an address as the maps answer it.
+pub(super) fn class(state: &KernelState, address: IpAddr) -> ClassId {
     if let Some(class) = state.peers.get(&address) {
         return *class;
     }
@@ -35,14 +36,41 @@ fn class(state: &KernelState, address: IpAddr) -> ClassId {
 
 /// Whether the maps let the probe pass, judged by this endpoint's word.
 pub(super) fn judge(state: &KernelState, endpoint: &EndpointPlan, probe: &Probe) -> bool {
-    if !endpoint.isolated[probe.direction as usize] {
+    let class = class(state, probe.other);
+    allows(state, endpoint, probe.direction, class, (probe.protocol, probe.port))
+}
+
+fn allows(
+    state: &KernelState,
+    endpoint: &EndpointPlan,
+    direction: Direction,
+    class: ClassId,
+    (protocol, port): (u8, u16),
+) -> bool {
+    if !endpoint.isolated[direction as usize] {
         return true;
     }
-    let direction = probe.direction as u32;
-    let key = RowKey { class: class(state, probe.other), table: endpoint.table, direction };
+    let key = RowKey { class, table: endpoint.table, direction: direction as u32 };
     let row = state.rows.get(&key).or_else(|| state.rows.get(&RowKey { class: 0, ..key }));
-    let found = row.and_then(|row| search(row, port_key(probe.protocol, probe.port)));
+    let found = row.and_then(|row| search(row, port_key(protocol, port)));
     found.is_some_and(|interval| interval.action == ACTION_ALLOW)
+}
+
+/// What the maps say of a new flow to a Service, judged by this endpoint's word: for each backend on
+/// this node whether it is allowed, and whether some other backend may be.
+pub(super) fn ask(
+    state: &KernelState,
+    endpoint: &EndpointPlan,
+    key: &ServiceKey,
+) -> Option<(Vec<bool>, bool)> {
+    let service = state.services.get(key)?;
+    let of = |class, port| allows(state, endpoint, Direction::Egress, class, (key.proto, port));
+    let node = service.node.iter().take(service.node_count.into());
+    let address = |addr: Addr| IpAddr::from(addr.octets()).to_canonical();
+    let node = node.map(|one| of(class(state, address(one.addr)), one.port)).collect();
+    let mut pairs = service.pairs.iter().take(service.pair_count.into());
+    let others = service.pair_count == 0 || pairs.any(|pair| of(pair.class, pair.port));
+    Some((node, others))
 }
 
 /// The same by the endpoint that is there now; `None` if there is none.
@@ -84,6 +112,11 @@ pub(super) fn apply(
         assert!(state.peers.remove(address).is_some(), "{address} is not there");
         seen(Stage::Before, state);
     }
+    for (key, service) in &plan.services_set {
+        assert_eq!(service.key, *key);
+        assert_ne!(state.services.insert(*key, *service), Some(*service), "{key:?} likewise");
+        seen(Stage::Before, state);
+    }
     for endpoint in &plan.endpoints_set {
         let endpoint = EndpointPlan { rejudge: false, ..endpoint.clone() };
         state.endpoints.insert(endpoint.ifindex, endpoint);
@@ -95,6 +128,10 @@ pub(super) fn apply(
     }
     for prefix in &plan.cidrs_removed {
         assert!(state.cidrs.remove(prefix).is_some(), "{prefix} is not there");
+        seen(Stage::Removing, state);
+    }
+    for key in &plan.services_removed {
+        assert!(state.services.remove(key).is_some(), "{key:?} is not there");
         seen(Stage::Removing, state);
     }
     for key in &plan.rows_removed {
@@ -112,6 +149,7 @@ pub(super) struct Meaning {
     pub(super) endpoints: BTreeMap<u32, EndpointMeaning>,
     cidrs: BTreeMap<IpNet, ClassId>,
     peers: BTreeMap<IpAddr, ClassId>,
+    services: BTreeMap<ServiceKey, Service>,
 }
 
 /// What a state means, and that no row in it is without an endpoint.
@@ -129,5 +167,6 @@ pub(super) fn meaning(state: &KernelState) -> Meaning {
         endpoints: state.endpoints.iter().map(|(i, plan)| (*i, endpoint(plan))).collect(),
         cidrs: state.cidrs.clone(),
         peers: state.peers.clone(),
+        services: state.services.clone(),
     }
 }

@@ -9,6 +9,8 @@ mod reuse;
 mod scale;
 mod scenarios;
 mod semantics;
+mod service_status;
+mod services;
 mod start_streams;
 mod starting;
 mod streams;
@@ -48,6 +50,7 @@ fn pod(name: &str, of: &str, addresses: &str) -> Pod {
         addresses: addresses.split(',').filter(|a| !a.is_empty()).map(address).collect(),
         host_network: false,
         finished: false,
+        terminating: false,
         started: 0,
         containers_started: None,
         ports: Vec::new(),

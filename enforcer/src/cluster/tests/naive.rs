@@ -26,8 +26,10 @@ impl World {
             if pod.finished || pod.host_network || !pod.addresses.contains(&address) {
                 continue;
             }
+            let stays = |one: &Pod| !one.terminating;
             let later = |other: &Pod| {
-                (pod.started, &pod.uid, &pod.key) > (other.started, &other.uid, &other.key)
+                (stays(pod), pod.started, &pod.uid, &pod.key)
+                    > (stays(other), other.started, &other.uid, &other.key)
             };
             if best.is_none_or(later) {
                 best = Some(pod);

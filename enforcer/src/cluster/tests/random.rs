@@ -76,6 +76,7 @@ pub(super) fn pod(place: usize) -> impl Strategy<Value = Pod> {
                 .collect(),
             host_network: flag == 10,
             finished: flag == 11,
+            terminating: flag == 9,
             started,
             containers_started: None,
             ports,

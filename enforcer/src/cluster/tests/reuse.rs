@@ -180,3 +180,33 @@ fn what_the_runtime_knows_as_one_pods_is_no_other_pods() {
     apply_pod(&mut index, local("a/next", "n", "", "10.0.0.1"));
     assert_eq!(of(&mut index, 7), Err(InterfaceState::Ambiguous));
 }
+
+/// Of a pod that another node has made anew, the one on its way out speaks for the address no more.
+#[test]
+fn a_terminating_pod_has_an_address_last() {
+    for started in [1, 3] {
+        let mut index = index();
+        let there = |name: &str, uid: &str, node: &str| Pod {
+            node: Some(node.into()),
+            ..local(name, uid, "", "10.0.0.5")
+        };
+        let leaving = Pod { started, terminating: true, ..there("a/leaving", "l", "w2") };
+        apply_pod(&mut index, leaving.clone());
+        assert_eq!(index.pod_at(address("10.0.0.5")).map(|pod| &*pod.uid), Some("l"));
+        apply_pod(&mut index, Pod { started: 2, ..there("a/next", "n", "w3") });
+        apply_pod(&mut index, leaving);
+        assert_eq!(index.pod_at(address("10.0.0.5")).map(|pod| &*pod.uid), Some("n"), "{started}");
+    }
+}
+
+/// A file of a sandbox that died, written by a clock that has been set back since.
+#[test]
+fn a_word_from_the_future_about_other_addresses_keeps_nobody_closed() {
+    let mut index = index();
+    let (old, new) = (local("a/p", "1", "", ""), local("a/p", "2", "", ""));
+    told(&mut index, &old, "veth7", "10.0.0.1", 9);
+    apply_pod(&mut index, new.clone());
+    appears(&mut index, 7, "10.0.0.2");
+    told(&mut index, &new, "veth7", "10.0.0.2", 2);
+    assert_eq!(of(&mut index, 7), is("p", "10.0.0.2"));
+}

@@ -2,8 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use super::{apply_pod, drain, index, namespace, pod, policy, veth};
-use crate::cluster::{Index, event::Event};
+use super::{
+    apply_pod, drain, index, namespace, pod, policy,
+    services::{service, slice},
+    veth,
+};
+use crate::cluster::{
+    Index,
+    event::{EndpointSlice, Event},
+};
 
 struct Size {
     namespaces: usize,
@@ -74,4 +81,48 @@ fn a_pod_event_costs_less_than_a_millisecond() {
     assert!(index.status().counts.classes > 10 && index.status().counts.peers > 1000);
     let median = pod_event(&mut index, &size);
     assert!(median < Duration::from_millis(1), "{median:?}");
+}
+
+#[test]
+fn what_changes_behind_a_service_costs_what_it_touches() {
+    let size = Size { namespaces: 100, pods: 20_000, policies: 1_000, local: 50 };
+    let mut index = large(&size);
+    let address =
+        |number: usize| format!("10.{}.{}.{}", number >> 16, number >> 8 & 255, number & 255);
+    for number in 0..2_000 {
+        let name = format!("n{}/s{number}", number % size.namespaces);
+        let cluster_ip = format!("10.96.{}.{}", number >> 8, number & 255);
+        let of = service(&name, &cluster_ip, "web:80,dns:53/udp");
+        index.apply(Event::ServiceApplied(Box::new(of)));
+        let backends: Vec<_> = (0..10).map(|turn| address(number * 10 + turn)).collect();
+        let slice = small(number, &size, &backends.join(","));
+        index.apply(Event::SliceApplied(slice));
+    }
+    // One has every second pod behind it.
+    index.apply(Event::ServiceApplied(Box::new(service("n0/all", "10.96.200.1", ":80"))));
+    for part in 0..100 {
+        let backends: Vec<_> = (0..100).map(|turn| address(part * 200 + turn * 2)).collect();
+        let slice = slice(&format!("n0/all-{part}"), "all", ":80", &backends.join(","));
+        index.apply(Event::SliceApplied(slice));
+    }
+    drain(&mut index);
+    assert_eq!(index.status().counts.services, 4_001);
+    let median = pod_event(&mut index, &size);
+    assert!(median < Duration::from_millis(1), "a pod: {median:?}");
+    let mut times: Vec<_> = (0..200)
+        .map(|turn| {
+            let backends: Vec<_> = (turn..turn + 10).map(address).collect();
+            let start = Instant::now();
+            index.apply(Event::SliceApplied(small(turn, &size, &backends.join(","))));
+            drain(&mut index);
+            start.elapsed()
+        })
+        .collect();
+    times.sort_unstable();
+    assert!(times[100] < Duration::from_millis(1), "a slice: {:?}", times[100]);
+}
+
+fn small(number: usize, size: &Size, backends: &str) -> EndpointSlice {
+    let name = format!("n{}/s{number}-x", number % size.namespaces);
+    slice(&name, &format!("s{number}"), "web:8080,dns:53/udp", backends)
 }

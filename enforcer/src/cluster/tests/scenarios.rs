@@ -71,6 +71,7 @@ fn pod(object: core::Pod) -> Pod {
         addresses,
         host_network: spec.host_network == Some(true),
         finished: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
+        terminating: object.metadata.deletion_timestamp.is_some(),
         started: 0,
         containers_started: None,
         ports: ports

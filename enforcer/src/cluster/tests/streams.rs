@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use enforcer_common::{
-    abi::Direction,
+    abi::{Direction, ServiceKey},
     verdict::proto::{ICMP, SCTP, TCP, UDP},
 };
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -15,12 +15,13 @@ use super::{
     kernel::{self, Probe, Stage, judge, meaning, verdict},
     naive::World,
     random::{self, NAMESPACES, OUTSIDE, POD_ADDRESSES, PODS},
+    services::{self, SERVICES, SLICES},
     veth,
 };
 use crate::cluster::{
     Index, IndexConfig, KernelState,
     binding::Binding,
-    event::{AdoptedInterface, Event, Namespace, ObjectKey, Pod},
+    event::{AdoptedInterface, EndpointSlice, Event, Namespace, ObjectKey, Pod, Service},
     plan::Plan,
 };
 
@@ -33,6 +34,9 @@ enum Step {
     Namespace(usize, Option<Namespace>),
     Policy(usize, Box<Option<NetworkPolicy>>),
     Interface(usize, bool),
+    Service(usize, Box<Option<Service>>),
+    Slice(usize, Option<EndpointSlice>),
+    Own(Vec<IpAddr>),
     /// Several changes of pods and policies that arrive as one list.
     List(Vec<(usize, Option<Pod>)>, Vec<(usize, Option<NetworkPolicy>)>),
 }
@@ -47,12 +51,17 @@ fn change<T: Clone + std::fmt::Debug, S: Strategy<Value = T>>(
 fn step() -> impl Strategy<Value = Step> {
     let pod = || change(PODS, random::pod);
     let policy = || change(POLICIES, random::policy);
+    let service = || change(SERVICES, services::random_service);
+    let slice = || change(SLICES, services::random_slice);
     let list = (prop::collection::vec(pod(), 0..4), prop::collection::vec(policy(), 0..3));
     prop_oneof![
         5 => pod().prop_map(|(at, pod)| Step::Pod(at, pod)),
         2 => change(NAMESPACES.len(), random::namespace).prop_map(|(at, n)| Step::Namespace(at, n)),
         6 => policy().prop_map(|(at, policy)| Step::Policy(at, Box::new(policy))),
         3 => (0..PODS, prop::bool::weighted(0.8)).prop_map(|(at, is)| Step::Interface(at, is)),
+        2 => service().prop_map(|(at, service)| Step::Service(at, Box::new(service))),
+        2 => slice().prop_map(|(at, slice)| Step::Slice(at, slice)),
+        1 => services::random_own().prop_map(Step::Own),
         1 => list.prop_map(|(pods, policies)| Step::List(pods, policies)),
     ]
 }
@@ -63,6 +72,9 @@ struct Cluster {
     pods: BTreeMap<usize, Pod>,
     namespaces: BTreeMap<usize, Namespace>,
     policies: BTreeMap<usize, NetworkPolicy>,
+    services: BTreeMap<usize, Service>,
+    slices: BTreeMap<usize, EndpointSlice>,
+    own: Vec<IpAddr>,
 }
 
 fn set<T: Clone>(map: &mut BTreeMap<usize, T>, at: usize, value: Option<&T>) -> Option<T> {
@@ -101,6 +113,24 @@ impl Cluster {
                 Some(Event::InterfaceFound(veth(ifindex(*at), &POD_ADDRESSES[*at].join(","))))
             }
             Step::Interface(at, false) => Some(Event::InterfaceLost(ifindex(*at))),
+            Step::Service(at, service) => {
+                let old = set(&mut self.services, *at, Option::as_ref(service));
+                match &**service {
+                    Some(service) => Some(Event::ServiceApplied(Box::new(service.clone()))),
+                    None => old.map(|old| Event::ServiceDeleted(old.key)),
+                }
+            }
+            Step::Slice(at, slice) => {
+                let old = set(&mut self.slices, *at, slice.as_ref());
+                match slice {
+                    Some(slice) => Some(Event::SliceApplied(slice.clone())),
+                    None => old.map(|old| Event::SliceDeleted(old.key)),
+                }
+            }
+            Step::Own(own) => {
+                self.own.clone_from(own);
+                Some(Event::NodeAddressesFound(own.clone()))
+            }
             Step::List(pods, policies) => {
                 for (at, pod) in pods {
                     set(&mut self.pods, *at, pod.as_ref());
@@ -110,6 +140,14 @@ impl Cluster {
                 }
                 Some(self.list())
             }
+        }
+    }
+
+    fn services(&self) -> services::Objects {
+        services::Objects {
+            services: self.services.values().cloned().collect(),
+            slices: self.slices.values().cloned().collect(),
+            own: self.own.clone(),
         }
     }
 
@@ -198,6 +236,11 @@ fn fresh(index: &Index, cluster: &Cluster) -> Index {
         }
     }
     fresh.apply(cluster.list());
+    let services::Objects { services, slices, own } = cluster.services();
+    fresh.apply(Event::NodeAddressesFound(own));
+    slices.into_iter().for_each(|slice| fresh.apply(Event::SliceApplied(slice)));
+    let services = services.into_iter().map(Box::new);
+    services.for_each(|service| fresh.apply(Event::ServiceApplied(service)));
     super::drain(&mut fresh);
     fresh
 }
@@ -255,6 +298,37 @@ fn check_plan(state: &mut KernelState, plan: &Plan, probes: &[Probe], single: bo
     assert_eq!(*state, after);
 }
 
+/// In a plan for one event, what the maps say of a new flow to a Service changes only where it says
+/// something else after the plan. `own` is the pod that the event is about: at its interface table
+/// and class may change at once.
+fn check_services(before: &KernelState, plan: &Plan, own: &[u32]) {
+    let mut after = before.clone();
+    kernel::apply(&mut after, plan, |_, _| {});
+    let pairs = before.services.keys().flat_map(|key| {
+        let endpoints = before.endpoints.keys().filter(|ifindex| !own.contains(ifindex));
+        endpoints.map(move |ifindex| (*key, *ifindex))
+    });
+    let ask = |state: &KernelState, (key, ifindex): &(ServiceKey, u32)| {
+        kernel::ask(state, state.endpoints.get(ifindex)?, key)
+    };
+    let same: Vec<_> = pairs
+        .filter_map(|pair| {
+            let was = ask(before, &pair)?;
+            (ask(&after, &pair).as_ref() == Some(&was)).then_some((pair, was))
+        })
+        .collect();
+    let mut state = before.clone();
+    kernel::apply(&mut state, plan, |stage, now| {
+        for ((key, ifindex), was) in &same {
+            assert_eq!(ask(now, &(*key, *ifindex)).as_ref(), Some(was), "{key:?} in {stage:?}");
+            if stage != Stage::Removing {
+                let late = kernel::ask(now, &before.endpoints[ifindex], key);
+                assert_eq!(late.as_ref(), Some(was), "{key:?} late in {stage:?}");
+            }
+        }
+    });
+}
+
 fn owner_key(index: &Index, address: IpAddr) -> Option<ObjectKey> {
     Some(index.objects.owner(&address)?.key.clone())
 }
@@ -283,10 +357,24 @@ fn run(steps: &[Step]) {
         let Some(event) = cluster.step(step) else { continue };
         let single = !matches!(event, Event::Relist { .. });
         let old = index.objects.addresses.keys().map(|at| (*at, owner_key(&index, *at))).collect();
+        let pod = match &event {
+            Event::PodApplied(pod) => Some(pod.key.clone()),
+            Event::PodDeleted(key) => Some(key.clone()),
+            _ => None,
+        };
+        let all: Vec<u32> = (0..PODS).map(ifindex).collect();
+        let is_own = |index: &Index, ifindex: &u32| {
+            pod.is_some() && bound(index, *ifindex).map(|pod| &pod.key) == pod.as_ref()
+        };
+        let mut own: Vec<u32> = all.iter().filter(|i| is_own(&index, i)).copied().collect();
         index.apply(event);
+        own.extend(all.iter().filter(|i| is_own(&index, i)));
         let plans = super::drain(&mut index);
         for (number, plan) in plans.iter().enumerate() {
             let was = state.clone();
+            if single {
+                check_services(&state, plan, &own);
+            }
             check_plan(&mut state, plan, &foreign(&index, &old, &probes), single);
             if number > 0 {
                 assert!(plan.endpoints_set.is_empty(), "what follows a plan only forgets");
@@ -297,6 +385,7 @@ fn run(steps: &[Step]) {
         }
         assert_eq!(state, index.snapshot());
         check_against_the_api(&index, &state, &cluster.world(), &probes);
+        assert_eq!(state.services, services::expected(&cluster.services(), &state));
         check_against_a_fresh_one(&index, &cluster);
     }
 }
@@ -313,6 +402,7 @@ fn run_in_batches(steps: &[Step], size: usize) {
         check_plan(&mut state, &plan, &probes, false);
         assert_eq!(state, index.snapshot());
         check_against_the_api(&index, &state, &cluster.world(), &probes);
+        assert_eq!(state.services, services::expected(&cluster.services(), &state));
     }
     for plan in super::drain(&mut index) {
         check_plan(&mut state, &plan, &probes, false);
@@ -320,15 +410,22 @@ fn run_in_batches(steps: &[Step], size: usize) {
     check_against_a_fresh_one(&index, &cluster);
 }
 
-/// Pods, policies and interfaces to begin with, so that streams meet something.
+/// Pods, policies, Services and interfaces to begin with, so that streams meet something.
 fn beginning() -> impl Strategy<Value = Vec<Step>> {
     let pods: Vec<_> = (0..PODS).map(random::pod).collect();
     let policies: Vec<_> = (0..3).map(random::policy).collect();
-    (pods, policies).prop_map(|(pods, policies)| {
+    let services: Vec<_> = (0..SERVICES).map(services::random_service).collect();
+    let slices: Vec<_> = (0..SLICES).map(services::random_slice).collect();
+    (pods, policies, services, slices).prop_map(|(pods, policies, services, slices)| {
         let pods = pods.into_iter().enumerate().map(|(at, pod)| (at, Some(pod))).collect();
         let policies = policies.into_iter().enumerate().map(|(at, p)| (at, Some(p))).collect();
         let interfaces = (0..4).map(|at| Step::Interface(at, true));
-        interfaces.chain([Step::List(pods, policies)]).collect()
+        let services = services.into_iter().enumerate();
+        let services = services.map(|(at, service)| Step::Service(at, Box::new(Some(service))));
+        let slices = slices.into_iter().enumerate();
+        let slices = slices.map(|(at, slice)| Step::Slice(at, Some(slice)));
+        let list = Step::List(pods, policies);
+        interfaces.chain(services).chain(slices).chain([list]).collect()
     })
 }
 

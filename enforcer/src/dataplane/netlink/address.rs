@@ -2,15 +2,13 @@
 
 use std::net::IpAddr;
 
+use libc::{IFA_ADDRESS, IFA_LOCAL, RTM_DELADDR, RTM_GETADDR, RTM_NEWADDR};
+
 use super::wire::{Attributes, Request, i32_at, u32_at};
 
-const RTM_NEWADDR: u16 = 20;
-const RTM_DELADDR: u16 = 21;
-const RTM_GETADDR: u16 = 22;
 /// Bytes of `struct ifaddrmsg`.
 const HEADER: usize = 8;
-const IFA_ADDRESS: u16 = 1;
-const IFA_LOCAL: u16 = 2;
+/// Not in every libc's list (`linux/if_addr.h`).
 const IFA_TARGET_NETNSID: u16 = 10;
 
 /// `AF_INET` and `AF_INET6` as one byte: the families that have addresses here.

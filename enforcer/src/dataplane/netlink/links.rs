@@ -2,6 +2,11 @@
 
 use std::sync::Arc;
 
+use libc::{
+    IFLA_ADDRESS, IFLA_IFNAME, IFLA_INFO_KIND, IFLA_LINK, IFLA_LINK_NETNSID, IFLA_LINKINFO,
+    IFLA_MASTER, IFLA_STATS64, RTM_DELLINK, RTM_GETLINK, RTM_NEWLINK,
+};
+
 use super::{
     address::{self, Address, FAMILIES},
     error::NetlinkError,
@@ -9,20 +14,10 @@ use super::{
     wire::{ACK, Attributes, DUMP, Message, Request, i32_at, text, u32_at, u64_at},
 };
 
-const RTM_NEWLINK: u16 = 16;
-const RTM_DELLINK: u16 = 17;
-const RTM_GETLINK: u16 = 18;
 /// Bytes of `struct ifinfomsg`.
 const HEADER: usize = 16;
-const IFLA_ADDRESS: u16 = 1;
-const IFLA_IFNAME: u16 = 3;
-const IFLA_LINK: u16 = 5;
-const IFLA_MASTER: u16 = 10;
-const IFLA_LINKINFO: u16 = 18;
-const IFLA_INFO_KIND: u16 = 1;
-const IFLA_STATS64: u16 = 23;
-const IFLA_LINK_NETNSID: u16 = 37;
-const IFF_UP: u32 = 1;
+/// `IFF_UP`, of flags that are unsigned here.
+const UP: u32 = libc::IFF_UP as u32;
 
 /// Where the other end of a link is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -90,7 +85,7 @@ pub(super) fn parse(kind: u16, payload: &[u8]) -> Option<LinkMessage> {
         peer: PeerNamespace::Here,
         peer_ifindex: None,
         mac: Vec::new(),
-        up: u32_at(payload, 8)? & IFF_UP != 0,
+        up: u32_at(payload, 8)? & UP != 0,
         master: None,
         rx_packets: 0,
         tx_packets: 0,

@@ -4,24 +4,19 @@
 
 use std::sync::Arc;
 
+use libc::{
+    RTM_DELQDISC, RTM_DELTFILTER, RTM_GETQDISC, RTM_GETTFILTER, RTM_NEWQDISC, RTM_NEWTFILTER,
+    TCA_KIND, TCA_OPTIONS,
+};
+
 use super::{
     error::NetlinkError,
     socket::{Family, Requests},
-    wire::{ACK, Attributes, DUMP, Message, Request, text, u32_at},
+    wire::{ACK, Attributes, DUMP, ECHO, Message, Request, text, u32_at},
 };
 
-const RTM_NEWQDISC: u16 = 36;
-const RTM_DELQDISC: u16 = 37;
-const RTM_GETQDISC: u16 = 38;
-const RTM_NEWTFILTER: u16 = 44;
-const RTM_DELTFILTER: u16 = 45;
-const RTM_GETTFILTER: u16 = 46;
 /// Bytes of `struct tcmsg`.
 const HEADER: usize = 20;
-/// `NLM_F_ECHO`: without it the kernel tells the answer to those who listen for changes only.
-const ECHO: u16 = 8;
-const TCA_KIND: u16 = 1;
-const TCA_OPTIONS: u16 = 2;
 const TCA_CHAIN: u16 = 11;
 const TCA_BPF_NAME: u16 = 7;
 const TCA_BPF_ID: u16 = 11;

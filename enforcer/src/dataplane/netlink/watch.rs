@@ -15,8 +15,8 @@ use super::{
     wire::Messages,
 };
 
-/// `RTNLGRP_LINK`, `RTNLGRP_IPV4_IFADDR` and `RTNLGRP_IPV6_IFADDR` (`linux/rtnetlink.h`).
-const GROUPS: [u32; 3] = [1, 5, 9];
+/// What changes are told of.
+const GROUPS: [u32; 3] = [libc::RTNLGRP_LINK, libc::RTNLGRP_IPV4_IFADDR, libc::RTNLGRP_IPV6_IFADDR];
 /// Bytes of notifications that may wait: several thousand interfaces' worth.
 const RECEIVE_BUFFER: i32 = 8 << 20;
 /// Datagrams that are read at once, so that a flood of changes does not keep what else is due.

@@ -20,6 +20,8 @@ pub(super) const DONE: u16 = 3;
 pub(super) const REQUEST: u16 = 1;
 /// `NLM_F_ACK`.
 pub(super) const ACK: u16 = 4;
+/// `NLM_F_ECHO`: without it the kernel tells the answer to those who listen for changes only.
+pub(super) const ECHO: u16 = 8;
 /// `NLM_F_DUMP_INTR`: the list changed while it was read.
 pub(super) const INTERRUPTED: u16 = 0x10;
 /// `NLM_F_DUMP`.
@@ -157,7 +159,6 @@ impl Request {
     }
 
     /// Appends an attribute that holds the attributes of `inner`, a request without header.
-    #[cfg_attr(not(test), expect(dead_code, reason = "only the tests make filters"))]
     pub(super) fn nested(self, kind: u16, inner: &Self) -> Self {
         let value = inner.bytes.get(MESSAGE_HEADER..).unwrap_or_default().to_vec();
         self.attribute(kind | NESTED, &value)

@@ -63,7 +63,7 @@ fn json(flow: &Flow, node: &str) -> FlowJson {
         _ if verdict == Verdict::Audit => (TYPE_POLICY_VERDICT, 0),
         EventKind::Trace => (TYPE_TRACE, if is_ingress(raw) { 0 } else { 5 }),
         EventKind::Drop => (TYPE_DROP, i32::try_from(code).unwrap_or(0)),
-        EventKind::Verdict | EventKind::Unknown(_) => {
+        EventKind::Verdict | EventKind::Pending | EventKind::Unknown(_) => {
             (TYPE_POLICY_VERDICT, i32::try_from(code).unwrap_or(0))
         }
     };
@@ -84,7 +84,10 @@ fn json(flow: &Flow, node: &str) -> FlowJson {
             .then(|| if is_ingress(raw) { "TO_ENDPOINT" } else { "FROM_ENDPOINT" }.to_owned()),
         is_reply: (kind != TYPE_DROP).then_some(raw.reply),
         source_service: service(flow.source_place.as_ref()),
-        destination_service: service(flow.destination_place.as_ref()),
+        destination_service: match &flow.service {
+            Some(key) => Some(named(key)),
+            None => service(flow.destination_place.as_ref()),
+        },
         interface: (raw.ifindex != 0).then_some(NetworkInterface { index: raw.ifindex }),
         emitter: Emitter {
             name: "enforcer".to_owned(),
@@ -142,7 +145,11 @@ fn endpoint(pod: Option<&PodIdentity>) -> Endpoint {
 
 fn service(place: Option<&Place>) -> Option<ServiceName> {
     let Some(Place::Service(key)) = place else { return None };
-    Some(ServiceName { name: key.name.to_string(), namespace: key.namespace.to_string() })
+    Some(named(key))
+}
+
+fn named(key: &ObjectKey) -> ServiceName {
+    ServiceName { name: key.name.to_string(), namespace: key.namespace.to_string() }
 }
 
 fn node(place: Option<&Place>) -> Option<String> {

@@ -13,7 +13,7 @@ use std::{
     os::{fd::AsFd as _, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use inotify::{Inotify, WatchMask};
@@ -29,6 +29,13 @@ use crate::cluster::event::Event;
 const LOOK: Duration = Duration::from_secs(1);
 /// The largest file that is read, in bytes. Real ones have about two thousand.
 const LARGEST: u64 = 1 << 20;
+
+/// A file from further ahead than this was written by a clock that has been set back since. In
+/// nanoseconds.
+const SKEW: i64 = 60_000_000_000;
+/// Such files count as told before all others, in the order in which they were. In nanoseconds:
+/// more than clocks have counted since 1970.
+const BEFORE_ALL: i64 = i64::MAX / 2;
 
 /// What tells one state of a file from another.
 type Stamp = (u64, i64, u64);
@@ -112,7 +119,7 @@ impl CniCache {
             if before.is_some_and(|(known, _)| known == stamp) {
                 continue;
             }
-            let event = self.read(&name, stamp.1);
+            let event = self.read(&name, told(stamp.1, now()));
             let told = event.is_some();
             match event {
                 Some(event) => events.push(event),
@@ -205,6 +212,17 @@ impl CniCache {
     }
 }
 
+/// When a file was written, as far as that compares with others.
+fn told(written: i64, now: i64) -> i64 {
+    if written.saturating_sub(now) > SKEW { written.saturating_sub(BEFORE_ALL) } else { written }
+}
+
+/// Nanoseconds since the epoch.
+fn now() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_nanos()).unwrap_or(i64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Instant;
@@ -254,6 +272,25 @@ mod tests {
         assert!(cache.refresh().is_empty());
         fs::create_dir(&sub).unwrap();
         assert_eq!(found(&cache.refresh()), ["-one"]);
+    }
+
+    #[test]
+    fn a_file_from_the_future_counts_least() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut cache = CniCache::new(dir.path());
+        for (name, minutes) in [("left-over", 60), ("older", 30), ("now", 0)] {
+            write(dir.path(), name, "p", "10.0.0.1");
+            let file = fs::File::options().write(true).open(dir.path().join(name)).unwrap();
+            file.set_modified(SystemTime::now() + Duration::from_secs(60 * minutes)).unwrap();
+        }
+        let told = |event: &Event| match event {
+            Event::SandboxFound(sandbox) => (sandbox.told, sandbox.id.to_string()),
+            other => panic!("{other:?}"),
+        };
+        let mut order: Vec<_> = cache.refresh().iter().map(told).collect();
+        order.sort();
+        let order: Vec<_> = order.into_iter().map(|(_, name)| name).collect();
+        assert_eq!(order, ["older", "left-over", "now"]);
     }
 
     #[tokio::test]

@@ -52,6 +52,8 @@ pub(crate) struct State {
     faults: HashMap<&'static str, VecDeque<Fault>>,
     /// Watches that tell nothing for now.
     held: HashMap<&'static str, bool>,
+    /// The watch cache stands still at this version.
+    cache: Option<u64>,
     /// No lists as streams, but this status.
     pub(crate) old: Option<u16>,
     /// Bookmarks are sent when a version passes that is not the watch's.
@@ -152,6 +154,12 @@ impl Fake {
         state.compacted = state.version;
     }
 
+    /// The watch cache stays as it is now, whatever is written.
+    pub(crate) fn freeze_cache(&self) {
+        let mut state = self.state();
+        state.cache = Some(state.version);
+    }
+
     /// The next request of a watch goes wrong.
     pub(crate) fn fault(&self, watch: &'static str, fault: Fault) {
         self.state().faults.entry(watch).or_default().push_back(fault);
@@ -181,16 +189,49 @@ impl State {
         self.faults.remove(watch);
     }
 
+    /// Of the last change.
+    pub(crate) fn version(&self) -> u64 {
+        self.version
+    }
+
     /// The server is as it was at an earlier version.
     pub(crate) fn restore(&mut self, version: u64) {
+        let paths: Vec<_> = self.objects.keys().cloned().collect();
+        self.objects =
+            paths.into_iter().map(|path| (path.clone(), self.as_of(&path, version))).collect();
         self.version = version;
         self.compacted = version;
         self.history.clear();
-        for objects in self.objects.values_mut() {
-            objects.retain(|_, object| {
-                let at = object["metadata"]["resourceVersion"].as_str().unwrap();
-                at.parse::<u64>().unwrap() <= version
-            });
+    }
+
+    /// What there was at a version.
+    fn as_of(&self, path: &str, version: u64) -> BTreeMap<String, Value> {
+        let mut objects = BTreeMap::new();
+        let changes = self.history.get(path).into_iter().flatten();
+        for change in changes.filter(|change| change.version <= version) {
+            match (&change.before, &change.after) {
+                (_, Some(after)) => drop(objects.insert(name(after), after.clone())),
+                (Some(before), None) => drop(objects.remove(&name(before))),
+                (None, None) => {}
+            }
+        }
+        objects
+    }
+
+    /// What a request is answered from, and its version: the store without a version, else the
+    /// cache; nothing if that is not as far.
+    fn answering(
+        &self,
+        path: &str,
+        query: &HashMap<String, String>,
+    ) -> Option<(BTreeMap<String, Value>, u64)> {
+        let wanted = query.get("resourceVersion").map(|text| text.parse::<u64>().unwrap());
+        match (wanted, self.cache) {
+            (Some(wanted), Some(cache)) => {
+                (wanted <= cache).then(|| (self.as_of(path, cache), cache))
+            }
+            (Some(wanted), None) if wanted > self.version => None,
+            _ => Some((self.objects.get(path).cloned().unwrap_or_default(), self.version)),
         }
     }
 }
@@ -307,22 +348,20 @@ async fn serve(
 }
 
 fn list(state: &State, path: &str, query: &HashMap<String, String>) -> Response<Body> {
-    let wanted: u64 = query.get("resourceVersion").map_or(0, |text| text.parse().unwrap());
-    if wanted > state.version {
+    let Some((all, version)) = state.answering(path, query) else {
         return refusal(504, "Too large resource version");
-    }
-    let all = state.objects.get(path).into_iter().flat_map(BTreeMap::values);
-    let all: Vec<_> = all.filter(|object| selects(query, object)).cloned().collect();
+    };
+    let all: Vec<_> = all.into_values().filter(|object| selects(query, object)).collect();
     let skip: usize = query.get("continue").map_or(0, |text| text.parse().unwrap());
     let limit: usize = query.get("limit").map_or(usize::MAX, |text| text.parse().unwrap());
     let page: Vec<_> = all.iter().skip(skip).take(limit).cloned().collect();
     let end = skip + page.len();
     let next = if end < all.len() { end.to_string() } else { String::new() };
-    full(
-        200,
-        &json!({"kind": "List", "apiVersion": "v1", "items": page,
-                "metadata": {"resourceVersion": state.version.to_string(), "continue": next}}),
-    )
+    let mut metadata = json!({"resourceVersion": version.to_string(), "continue": next});
+    if end < all.len() {
+        metadata["remainingItemCount"] = (all.len() - end).into();
+    }
+    full(200, &json!({"kind": "List", "apiVersion": "v1", "items": page, "metadata": metadata}))
 }
 
 fn line(kind: &str, object: &Value) -> String {
@@ -370,12 +409,20 @@ fn watch(
             Some(code) => return refusal(code, "sendInitialEvents is forbidden for watch"),
             None => {}
         }
-        if at > state.version {
+        let Some((objects, version)) = state.answering(path, &query) else {
             return refusal(504, "Too large resource version");
+        };
+        // What the cache has comes first, and then what has happened since.
+        let cached = state.cache.filter(|_| !query.contains_key("resourceVersion"));
+        let objects = cached.map_or(objects, |cache| state.as_of(path, cache));
+        let all = objects.values().filter(|object| selects(&query, object));
+        first.extend(all.map(|object| line("ADDED", object)));
+        if let Some(cache) = cached {
+            let since = state.history.get(path).into_iter().flatten();
+            let since = since.filter(|change| change.version > cache);
+            first.extend(since.filter_map(|change| seen(change, &query)));
         }
-        let all = state.objects.get(path).into_iter().flat_map(BTreeMap::values);
-        first.extend(all.filter(|object| selects(&query, object)).map(|o| line("ADDED", o)));
-        at = state.version;
+        at = version;
         first.push_str(&bookmark(at, true));
     } else if at < state.compacted {
         let gone = json!({"kind": "Status", "code": 410, "message": "too old resource version"});

@@ -145,10 +145,20 @@ impl Lanes {
     }
 
     /// A lane is about to tell all that it has, as of a version. Where that is before what it has
-    /// told already the server was set back, by a backup perhaps: then what is known compares with
-    /// nothing.
-    pub(super) fn listing(&mut self, lane: Lane, version: u64) {
-        if version < self.told[lane as usize] {
+    /// told already, or has an object as it was before what is known of it by then, the server was
+    /// set back, by a backup perhaps: then what is known compares with nothing.
+    pub(super) fn listing<'a>(
+        &mut self,
+        lane: Lane,
+        mut items: impl Iterator<Item = (&'a ObjectKey, u64)>,
+        version: u64,
+    ) {
+        let contradicts = |(key, at): (&ObjectKey, u64)| {
+            let known = self.entries.get(key).map(|entry| entry.version);
+            let latest = known.max(self.gone.get(key).copied()).unwrap_or_default();
+            at != 0 && at < latest && latest <= version
+        };
+        if version < self.told[lane as usize] || items.any(contradicts) {
             self.entries.values_mut().for_each(|entry| (entry.version, entry.own) = (0, 0));
             self.gone.clear();
             self.told = [0; 2];
@@ -353,10 +363,29 @@ mod tests {
         let mut one = Lanes::new(Width::One);
         one.applied(General, &key("a"), 50);
         one.seen(General, 60);
-        one.listing(General, 10);
+        one.listing(General, [(&key("a"), 9)].into_iter(), 10);
         assert_eq!(one.applied(General, &key("a"), 9), Word::News);
         assert_eq!(one.listed(General, &HashSet::from([key("a")]), 10), []);
         assert_eq!(one.applied(General, &key("a"), 8), Word::Stale);
+    }
+
+    #[test]
+    fn a_server_that_was_set_back_and_went_on_is_believed() {
+        // Its list is as of a version past all that is known, and yet has an object as it was.
+        let mut changed = pods();
+        changed.applied(General, &key("a"), 50);
+        changed.listing(General, [(&key("b"), 60), (&key("a"), 9)].into_iter(), 70);
+        assert_eq!(changed.applied(General, &key("a"), 9), Word::News);
+        let mut deleted = pods();
+        deleted.applied(General, &key("a"), 9);
+        assert!(deleted.deleted(General, &key("a"), 50));
+        deleted.listing(General, [(&key("a"), 9)].into_iter(), 70);
+        assert_eq!(deleted.applied(General, &key("a"), 9), Word::News);
+        // What another lane has told since the list was made is no such thing.
+        let mut ahead = pods();
+        ahead.applied(Own, &key("a"), 50);
+        ahead.listing(General, [(&key("a"), 9)].into_iter(), 49);
+        assert_eq!(ahead.applied(General, &key("a"), 9), Word::Stale);
     }
 
     #[test]

@@ -11,7 +11,7 @@ mod framing;
 mod health;
 mod lanes;
 mod list;
-mod objects;
+pub(super) mod objects;
 mod resource;
 mod restore;
 mod timing;
@@ -19,7 +19,7 @@ mod watch;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    path::Path,
+    path::PathBuf,
     sync::Arc,
     time::SystemTime,
 };
@@ -43,7 +43,8 @@ use super::{
     SourceUpdate,
     problem::Problem,
     report::{SourceKind, SourceReport},
-    saved::{self, Identity},
+    saved::{self, Identity, Places, Saved},
+    unsaved::{self, Unsaved},
 };
 use crate::{
     apiserver::ApiServer,
@@ -58,6 +59,15 @@ const QUEUE: usize = 256;
 struct Staged {
     pods: HashMap<ObjectKey, Pod>,
     namespaces: HashMap<Arc<str>, Namespace>,
+}
+
+/// What the kernel enforces when an agent gets the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Enforced {
+    /// Nothing.
+    Nothing,
+    /// What an agent has written.
+    Something,
 }
 
 /// The source.
@@ -84,24 +94,24 @@ pub struct KubernetesSource {
     timing: Timing,
     restore: Restore,
     whose: Identity,
+    state: PathBuf,
+    run: PathBuf,
+    /// What was enforced when this agent got the node; before that nothing saved is of use.
+    enforced: Option<Enforced>,
 }
 
 impl KubernetesSource {
-    /// Begins to watch, as the agent of a node. What was saved in `state` is there for the case
-    /// that the server is not. Must be called within a runtime.
+    /// Begins to watch, as the agent of a node. What was saved is there for the case that the
+    /// server is not. Must be called within a runtime.
     #[must_use]
     pub(crate) fn start(
         api: &ApiServer,
         node: &str,
-        state: &Path,
+        places: Places<'_>,
         timing: Timing,
         chance: &mut Chance,
     ) -> Self {
-        let whose = Identity::here(node, api.url());
-        let saved = saved::read(state, &whose).unwrap_or_else(|error| {
-            tracing::warn!("{error}");
-            None
-        });
+        let whose = Identity::here(node, api);
         let (out, messages) = mpsc::channel(QUEUE);
         let (catch_up, asked) = signal::channel(0);
         let watches = resource::all(node);
@@ -128,9 +138,23 @@ impl KubernetesSource {
             nameless: BTreeMap::new(),
             problems_changed: false,
             timing,
-            restore: Restore::new(saved, Instant::now() + timing.patience),
+            restore: Restore::Waiting { until: Instant::now() + timing.patience },
             whose,
+            state: places.state.to_owned(),
+            run: places.run.to_owned(),
+            enforced: None,
         }
+    }
+
+    /// The agent has the node: from now on what was saved may come into force.
+    pub fn begin(&mut self, enforced: Enforced) {
+        self.enforced = Some(enforced);
+    }
+
+    /// The node whose agent this is.
+    #[must_use]
+    pub fn node(&self) -> &str {
+        &self.whose.node
     }
 
     /// Whose state is to be saved.
@@ -145,7 +169,7 @@ impl KubernetesSource {
         if !self.arrived.is_empty() {
             return;
         }
-        let due = self.restore.due();
+        let due = self.restore.due().filter(|_| self.enforced.is_some());
         tokio::select! {
             // The watches never end before their receiver.
             Some(message) = self.messages.recv() => self.arrived.push(message),
@@ -177,7 +201,7 @@ impl KubernetesSource {
         update
     }
 
-    /// Whether every watch that verdicts depend on has brought a whole list.
+    /// Whether every watch has brought a whole list: verdicts depend on all of them.
     #[must_use]
     pub fn is_live(&self) -> bool {
         self.staged.is_none()
@@ -186,8 +210,7 @@ impl KubernetesSource {
     /// Whether some watch has heard of the server and none is in trouble.
     #[must_use]
     pub fn is_in_contact(&self) -> bool {
-        let needed = self.watches.iter().filter(|(watch, _)| watch.kind.is_needed());
-        self.is_live() && needed.into_iter().all(|(_, health)| health.trouble().is_none())
+        self.is_live() && self.watches.iter().all(|(_, health)| health.trouble().is_none())
     }
 
     /// The policies in force.
@@ -226,8 +249,7 @@ impl KubernetesSource {
     /// What keeps the first list of all from being complete.
     #[must_use]
     pub fn missing(&self) -> Option<String> {
-        let mut needed = self.watches.iter().filter(|(watch, _)| watch.kind.is_needed());
-        let (watch, health) = needed.find(|(_, health)| !health.complete)?;
+        let (watch, health) = self.watches.iter().find(|(_, health)| !health.complete)?;
         Some(match health.trouble() {
             Some(sentence) => format!("{} are not read: {sentence}", watch.name),
             None => format!("{} are being listed", watch.name),
@@ -272,13 +294,17 @@ impl KubernetesSource {
     }
 
     fn is_complete(&self) -> bool {
-        self.watches.iter().all(|(watch, health)| health.complete || !watch.kind.is_needed())
+        self.watches.iter().all(|(_, health)| health.complete)
     }
 
     /// What was saved comes into force, or a part of it goes.
     fn restore(&mut self) -> Vec<Event> {
+        let Some(enforced) = self.enforced else { return Vec::new() };
         let before = self.restore.in_force();
-        let events = self.restore.take(Instant::now(), SystemTime::now(), self.timing.remote);
+        let mut restore = std::mem::replace(&mut self.restore, Restore::Nothing);
+        let (now, wall) = (Instant::now(), SystemTime::now());
+        let events = restore.take(now, wall, self.timing.remote, || self.read(enforced));
+        self.restore = restore;
         match (before, self.restore.in_force()) {
             (None, Some(confirmed)) => tracing::warn!(
                 "the API server has not been read: what was saved is enforced, as of {}; {}",
@@ -293,6 +319,28 @@ impl KubernetesSource {
             _ => {}
         }
         events
+    }
+
+    /// What was saved, as far as nothing newer is in force.
+    fn read(&self, enforced: Enforced) -> Option<Saved> {
+        let saved = saved::read(&self.state, &self.whose).unwrap_or_else(|error| {
+            tracing::warn!("{error}");
+            None
+        })?;
+        match (unsaved::read(&self.run, &self.whose.boot), enforced) {
+            (Unsaved::Nothing, _) => Some(saved),
+            (Unsaved::Pods(pods), _) => Some(saved.without(&pods)),
+            (Unsaved::Everything, Enforced::Something) => {
+                tracing::warn!(
+                    "the API server has not been read, and what was saved is older than what is \
+                     enforced: that stays; {}",
+                    self.missing().unwrap_or_default()
+                );
+                None
+            }
+            // It is better than nothing.
+            (Unsaved::Everything, Enforced::Nothing) => Some(saved),
+        }
     }
 
     /// The first list of all, and what has come besides.
@@ -330,7 +378,8 @@ impl KubernetesSource {
         match news {
             News::Listed { items, nameless, version } => {
                 self.set_nameless(number, nameless);
-                lanes.listing(lane, version);
+                let versions = items.iter().map(|item| (&item.key, item.version));
+                lanes.listing(lane, versions, version);
                 let mut listed = HashSet::with_capacity(items.len());
                 for item in items {
                     listed.insert(item.key.clone());
@@ -446,5 +495,7 @@ impl KubernetesSource {
 
 #[cfg(test)]
 pub(crate) mod fake;
+#[cfg(test)]
+mod saved_tests;
 #[cfg(test)]
 mod tests;

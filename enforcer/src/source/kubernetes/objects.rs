@@ -18,89 +18,105 @@ const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
-pub(super) struct Node {
-    pub(super) metadata: pod::Meta,
-    status: NodeStatus,
+pub(in crate::source) struct Node {
+    pub(in crate::source) metadata: pod::Meta,
+    pub(in crate::source) status: NodeStatus,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct NodeStatus {
-    addresses: Option<Vec<NodeAddress>>,
+pub(in crate::source) struct NodeStatus {
+    pub(in crate::source) addresses: Option<Vec<NodeAddress>>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct NodeAddress {
-    address: String,
+pub(in crate::source) struct NodeAddress {
+    #[serde(rename = "type")]
+    pub(in crate::source) kind: String,
+    pub(in crate::source) address: String,
 }
 
 impl Node {
-    pub(super) fn read(self, key: ObjectKey) -> event::Node {
+    pub(in crate::source) fn read(self, key: ObjectKey) -> event::Node {
         // Host names are among them.
-        let texts = self.status.addresses.iter().flatten().map(|of| &of.address);
-        let addresses = texts.filter_map(|text| text.parse().ok()).collect();
-        event::Node { name: key.name, addresses }
+        let listed = self.status.addresses.unwrap_or_default();
+        let of_kind = |kind: Option<&str>| -> Vec<IpAddr> {
+            let listed = listed.iter().filter(|one| kind.is_none_or(|kind| one.kind == kind));
+            addresses(listed.map(|one| &one.address))
+        };
+        // As kube-proxy chooses (`component-helpers/node/util` `GetNodeHostIPs`).
+        let hosts = ["InternalIP", "ExternalIP"].into_iter().flat_map(|kind| of_kind(Some(kind)));
+        let mut primary: Vec<IpAddr> = Vec::new();
+        for address in hosts {
+            if primary.iter().all(|other| other.is_ipv4() != address.is_ipv4()) {
+                primary.push(address);
+            }
+        }
+        event::Node { name: key.name, addresses: of_kind(None), primary }
     }
 }
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
-pub(super) struct Service {
-    pub(super) metadata: pod::Meta,
-    spec: ServiceSpec,
-    status: ServiceStatus,
+pub(in crate::source) struct Service {
+    pub(in crate::source) metadata: pod::Meta,
+    pub(in crate::source) spec: ServiceSpec,
+    pub(in crate::source) status: ServiceStatus,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
-struct ServiceSpec {
+pub(in crate::source) struct ServiceSpec {
+    #[serde(rename = "type")]
+    pub(in crate::source) kind: Option<String>,
     #[serde(rename = "clusterIP")]
-    cluster_ip: Option<String>,
+    pub(in crate::source) cluster_ip: Option<String>,
     #[serde(rename = "clusterIPs")]
-    cluster_ips: Option<Vec<String>>,
+    pub(in crate::source) cluster_ips: Option<Vec<String>>,
     #[serde(rename = "externalIPs")]
-    external_ips: Option<Vec<String>>,
-    ports: Option<Vec<RawServicePort>>,
-    selector: Option<Labels>,
-    session_affinity: Option<String>,
-    external_traffic_policy: Option<String>,
-    internal_traffic_policy: Option<String>,
+    pub(in crate::source) external_ips: Option<Vec<String>>,
+    pub(in crate::source) ports: Option<Vec<RawServicePort>>,
+    pub(in crate::source) selector: Option<Labels>,
+    pub(in crate::source) session_affinity: Option<String>,
+    pub(in crate::source) external_traffic_policy: Option<String>,
+    pub(in crate::source) internal_traffic_policy: Option<String>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
-struct RawServicePort {
-    name: Option<String>,
-    protocol: Option<String>,
-    port: u16,
-    target_port: Option<Target>,
-    node_port: Option<u16>,
+pub(in crate::source) struct RawServicePort {
+    pub(in crate::source) name: Option<String>,
+    pub(in crate::source) protocol: Option<String>,
+    pub(in crate::source) port: u16,
+    pub(in crate::source) target_port: Option<Target>,
+    pub(in crate::source) node_port: Option<u16>,
 }
 
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Target {
+pub(in crate::source) enum Target {
     Number(u16),
     Name(String),
 }
 
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
-struct ServiceStatus {
-    load_balancer: Option<LoadBalancer>,
+pub(in crate::source) struct ServiceStatus {
+    pub(in crate::source) load_balancer: Option<LoadBalancer>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct LoadBalancer {
-    ingress: Option<Vec<Ingress>>,
+pub(in crate::source) struct LoadBalancer {
+    pub(in crate::source) ingress: Option<Vec<Ingress>>,
 }
 
 #[derive(Deserialize, Default)]
-#[serde(default)]
-struct Ingress {
-    ip: Option<String>,
+#[serde(rename_all = "camelCase", default)]
+pub(in crate::source) struct Ingress {
+    pub(in crate::source) ip: Option<String>,
+    pub(in crate::source) ip_mode: Option<String>,
 }
 
 fn addresses<'a>(texts: impl IntoIterator<Item = &'a String>) -> Vec<IpAddr> {
@@ -112,8 +128,14 @@ fn traffic(policy: Option<&str>) -> TrafficPolicy {
 }
 
 impl Service {
-    pub(super) fn read(self, key: ObjectKey) -> event::Service {
-        let Self { metadata: _, spec, status } = self;
+    pub(in crate::source) fn read(self, key: ObjectKey) -> event::Service {
+        let Self { metadata: _, mut spec, mut status } = self;
+        if spec.kind.as_deref() == Some("ExternalName") {
+            // It is a name for something else, whatever remains of an earlier type.
+            let kind = spec.kind.take();
+            spec = ServiceSpec { kind, ..ServiceSpec::default() };
+            status = ServiceStatus::default();
+        }
         // The list counts; servers before 1.20 have only the one.
         let cluster = spec.cluster_ips.filter(|all| !all.is_empty());
         let cluster = cluster.unwrap_or_else(|| spec.cluster_ip.into_iter().collect());
@@ -123,7 +145,13 @@ impl Service {
             key,
             cluster_ips: addresses(&cluster),
             external_ips: addresses(spec.external_ips.iter().flatten()),
-            load_balancer_ips: addresses(balancer.iter().filter_map(|one| one.ip.as_ref())),
+            load_balancer_ips: addresses(
+                // What goes to the others leaves the node as it is.
+                balancer
+                    .iter()
+                    .filter(|one| one.ip_mode.as_deref() != Some("Proxy"))
+                    .filter_map(|one| one.ip.as_ref()),
+            ),
             ports: ports.filter_map(service_port).collect(),
             endpoints_from: match spec.selector {
                 Some(selector) if !selector.is_empty() => EndpointsFrom::Selector,
@@ -142,6 +170,9 @@ impl Service {
 
 fn service_port(raw: RawServicePort) -> Option<ServicePort> {
     let RawServicePort { name, protocol, port, target_port, node_port } = raw;
+    if port == 0 {
+        return None;
+    }
     Some(ServicePort {
         name: name.unwrap_or_default().into(),
         protocol: pod::protocol(protocol.as_deref())?,
@@ -157,48 +188,48 @@ fn service_port(raw: RawServicePort) -> Option<ServicePort> {
 
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
-pub(super) struct EndpointSlice {
-    pub(super) metadata: pod::Meta,
-    address_type: String,
-    ports: Option<Vec<RawSlicePort>>,
-    endpoints: Option<Vec<RawEndpoint>>,
+pub(in crate::source) struct EndpointSlice {
+    pub(in crate::source) metadata: pod::Meta,
+    pub(in crate::source) address_type: String,
+    pub(in crate::source) ports: Option<Vec<RawSlicePort>>,
+    pub(in crate::source) endpoints: Option<Vec<RawEndpoint>>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct RawSlicePort {
-    name: Option<String>,
-    protocol: Option<String>,
-    port: Option<u16>,
+pub(in crate::source) struct RawSlicePort {
+    pub(in crate::source) name: Option<String>,
+    pub(in crate::source) protocol: Option<String>,
+    pub(in crate::source) port: Option<u16>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
-struct RawEndpoint {
-    addresses: Option<Vec<String>>,
-    conditions: Option<Conditions>,
-    node_name: Option<String>,
-    target_ref: Option<Reference>,
+pub(in crate::source) struct RawEndpoint {
+    pub(in crate::source) addresses: Option<Vec<String>>,
+    pub(in crate::source) conditions: Option<Conditions>,
+    pub(in crate::source) node_name: Option<String>,
+    pub(in crate::source) target_ref: Option<Reference>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct Conditions {
-    ready: Option<bool>,
-    serving: Option<bool>,
-    terminating: Option<bool>,
+pub(in crate::source) struct Conditions {
+    pub(in crate::source) ready: Option<bool>,
+    pub(in crate::source) serving: Option<bool>,
+    pub(in crate::source) terminating: Option<bool>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct Reference {
-    kind: Option<String>,
-    namespace: Option<String>,
-    name: Option<String>,
+pub(in crate::source) struct Reference {
+    pub(in crate::source) kind: Option<String>,
+    pub(in crate::source) namespace: Option<String>,
+    pub(in crate::source) name: Option<String>,
 }
 
 impl EndpointSlice {
-    pub(super) fn read(
+    pub(in crate::source) fn read(
         self,
         key: ObjectKey,
         shared: &mut dyn FnMut(&str) -> Arc<str>,
@@ -265,6 +296,12 @@ mod tests {
             {"type": "InternalIP", "address": "10.0.0.1"}, {"type": "InternalIP", "address": "fd00::1"},
             {"type": "Hostname", "address": "w1"}]}}));
         assert_eq!(texts(&node.read(key()).addresses), ["10.0.0.1", "fd00::1"]);
+        let node: Node = typed(json!({"status": {"addresses": [
+            {"type": "ExternalIP", "address": "192.0.2.1"}, {"type": "ExternalIP", "address": "fd00::1"},
+            {"type": "InternalIP", "address": "10.0.0.1"}, {"type": "InternalIP", "address": "10.0.0.2"}]}}));
+        let node = node.read(key());
+        assert_eq!(texts(&node.primary), ["10.0.0.1", "fd00::1"]);
+        assert_eq!(node.addresses.len(), 4);
         assert!(typed::<Node>(json!({"metadata": {}})).read(key()).addresses.is_empty());
     }
 
@@ -280,9 +317,11 @@ mod tests {
                     {"port": 80, "targetPort": "http", "nodePort": 30080, "name": "web"},
                     {"port": 53, "targetPort": 0, "protocol": "UDP"},
                     {"port": 9, "targetPort": 99, "protocol": "SCTP"},
-                    {"port": 10, "protocol": "LATER"}],
+                    {"port": 10, "protocol": "LATER"}, {"nodePort": 30081}],
             },
-            "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.9"}, {"hostname": "x"}]}},
+            "status": {"loadBalancer": {"ingress": [
+                {"ip": "192.0.2.9", "ipMode": "VIP"}, {"hostname": "x"},
+                {"ip": "192.0.2.10", "ipMode": "Proxy"}]}},
         }));
         let service = service.read(key());
         assert_eq!(texts(&service.cluster_ips), ["10.96.0.1", "fd00::1"]);
@@ -311,8 +350,11 @@ mod tests {
         let headless = of(json!({"clusterIP": "None", "clusterIPs": ["None"], "selector": {}}));
         assert!(headless.headless && headless.cluster_ips.is_empty());
         assert_eq!(headless.endpoints_from, EndpointsFrom::Elsewhere);
-        let name = of(json!({"type": "ExternalName", "externalName": "x.example"}));
-        assert!(!name.headless && name.cluster_ips.is_empty());
+        let name = of(json!({"type": "ExternalName", "externalName": "x.example",
+                             "clusterIP": "10.0.0.1", "externalIPs": ["192.0.2.1"],
+                             "ports": [{"port": 80, "nodePort": 30080}]}));
+        assert!(!name.headless && name.cluster_ips.is_empty() && name.external_ips.is_empty());
+        assert!(name.ports.is_empty());
         assert_eq!(texts(&of(json!({"clusterIP": "10.0.0.1"})).cluster_ips), ["10.0.0.1"]);
     }
 

@@ -41,9 +41,10 @@ impl Kind {
         Self::EndpointSlice,
     ];
 
-    /// Whether verdicts follow from it: without all of these nothing is brought into force.
-    pub(super) const fn is_needed(self) -> bool {
-        matches!(self, Self::Namespace | Self::Pod | Self::NetworkPolicy)
+    /// Whether there may be a hundred thousand of them: such lists are to come from the server's
+    /// cache.
+    pub(super) const fn is_many(self) -> bool {
+        matches!(self, Self::Pod | Self::EndpointSlice)
     }
 
     /// `Kind namespace/name`.
@@ -122,6 +123,12 @@ impl Watch {
     /// The path with more of a query.
     pub(super) fn with(&self, query: &str) -> String {
         format!("{}{query}", self.path)
+    }
+
+    /// The path of all objects of the kind, with a query.
+    pub(super) fn of_all(&self, query: &str) -> String {
+        let all = self.path.split_once('?').map_or(&*self.path, |(path, _)| path);
+        format!("{all}?{query}")
     }
 }
 

@@ -19,7 +19,7 @@ pub(super) enum Restore {
     /// There is none, or it has done its duty.
     Nothing,
     /// The API server may still be faster.
-    Waiting { saved: Box<Saved>, until: Instant },
+    Waiting { until: Instant },
     /// It is in force.
     InForce {
         confirmed: SystemTime,
@@ -30,18 +30,11 @@ pub(super) enum Restore {
 }
 
 impl Restore {
-    pub(super) fn new(saved: Option<Saved>, until: Instant) -> Self {
-        match saved {
-            None => Self::Nothing,
-            Some(saved) => Self::Waiting { saved: Box::new(saved), until },
-        }
-    }
-
     /// When [`Self::take`] has something to do.
     pub(super) fn due(&self) -> Option<Instant> {
         match self {
             Self::Nothing => None,
-            Self::Waiting { until, .. } => Some(*until),
+            Self::Waiting { until } => Some(*until),
             Self::InForce { until, .. } => *until,
         }
     }
@@ -54,16 +47,24 @@ impl Restore {
         }
     }
 
-    /// What happens now. Addresses of other nodes' pods count for `remote` after they were last
+    /// What happens now. What was saved is read when it is needed, because another agent may save
+    /// until then. Addresses of other nodes' pods count for `remote` after they were last
     /// confirmed.
-    pub(super) fn take(&mut self, now: Instant, wall: SystemTime, remote: Duration) -> Vec<Event> {
+    pub(super) fn take(
+        &mut self,
+        now: Instant,
+        wall: SystemTime,
+        remote: Duration,
+        read: impl FnOnce() -> Option<Saved>,
+    ) -> Vec<Event> {
         if self.due().is_none_or(|due| now < due) {
             return Vec::new();
         }
         match std::mem::replace(self, Self::Nothing) {
             Self::Nothing => Vec::new(),
-            Self::Waiting { saved, .. } => {
-                let Saved { confirmed, policies, namespaces, local, remote: others } = *saved;
+            Self::Waiting { .. } => {
+                let Some(saved) = read() else { return Vec::new() };
+                let Saved { confirmed, policies, namespaces, local, remote: others } = saved;
                 let left = left(confirmed, wall, remote);
                 let mut pods = local;
                 let mut keys = Vec::new();
@@ -106,6 +107,7 @@ mod tests {
             addresses: Vec::new(),
             host_network: false,
             finished: false,
+            terminating: false,
             started: 0,
             containers_started: None,
             ports: Vec::new(),
@@ -114,7 +116,7 @@ mod tests {
     }
 
     /// Saved state that was confirmed this long ago.
-    fn restore(age: Duration) -> (Restore, Instant, SystemTime) {
+    fn restore(age: Duration) -> (Restore, Saved, Instant, SystemTime) {
         let (now, wall) = (Instant::now(), SystemTime::now());
         let saved = Saved {
             confirmed: wall - age,
@@ -123,7 +125,7 @@ mod tests {
             local: vec![pod("here")],
             remote: vec![pod("there")],
         };
-        (Restore::new(Some(saved), now + Duration::from_secs(3)), now, wall)
+        (Restore::Waiting { until: now + Duration::from_secs(3) }, saved, now, wall)
     }
 
     fn names(events: &[Event]) -> Vec<String> {
@@ -137,10 +139,10 @@ mod tests {
 
     #[test]
     fn it_waits_and_then_its_remote_addresses_count_for_ten_minutes() {
-        let (mut restore, now, wall) = restore(Duration::from_secs(500));
+        let (mut restore, saved, now, wall) = restore(Duration::from_secs(500));
         let mut at = |seconds: u64| {
             let wait = Duration::from_secs(seconds);
-            let events = restore.take(now + wait, wall + wait, REMOTE);
+            let events = restore.take(now + wait, wall + wait, REMOTE, || Some(saved.clone()));
             (names(&events), restore.in_force().is_some())
         };
         assert_eq!(at(2), (vec![], false));
@@ -152,24 +154,29 @@ mod tests {
 
     #[test]
     fn old_state_and_state_of_unknown_age_has_no_remote_addresses() {
-        let (mut old, now, wall) = restore(Duration::from_secs(601));
-        let later = now + Duration::from_secs(3);
-        assert_eq!(names(&old.take(later, wall, REMOTE)), ["here"]);
-        let (mut future, now, wall) = restore(Duration::ZERO);
-        let later = now + Duration::from_secs(3);
-        let set_back = wall - Duration::from_secs(61);
-        assert_eq!(names(&future.take(later, set_back, REMOTE)), ["here"]);
-        let (mut skewed, now, wall) = restore(Duration::ZERO);
-        let later = now + Duration::from_secs(3);
-        let skew = wall - Duration::from_secs(59);
-        assert_eq!(names(&skewed.take(later, skew, REMOTE)), ["here", "there"]);
+        for (age, set_back, expected) in [
+            (601, 0, &["here"][..]),
+            // The clock was set back since, by hours or by days: nobody knows how old it is.
+            (0, 61, &["here"]),
+            (0, 900_000, &["here"]),
+            (0, 59, &["here", "there"]),
+        ] {
+            let (mut restore, saved, now, wall) = restore(Duration::from_secs(age));
+            let wall = wall - Duration::from_secs(set_back);
+            let wait = Duration::from_secs(3);
+            let events = restore.take(now + wait, wall, REMOTE, || Some(saved));
+            assert_eq!(names(&events), expected, "{age} {set_back}");
+            // Whatever the clock says meanwhile, they end by one that is never set.
+            let events = restore.take(now + wait + REMOTE, wall - REMOTE, REMOTE, || None);
+            assert_eq!(names(&events).len(), expected.len() - 1);
+        }
     }
 
     #[test]
     fn nothing_is_nothing() {
-        let mut none = Restore::new(None, Instant::now());
+        let mut none = Restore::Waiting { until: Instant::now() };
         let later = Instant::now() + Duration::from_secs(9);
-        assert!(none.take(later, SystemTime::now(), REMOTE).is_empty());
+        assert!(none.take(later, SystemTime::now(), REMOTE, || None).is_empty());
         assert!(none.due().is_none() && none.in_force().is_none());
     }
 }

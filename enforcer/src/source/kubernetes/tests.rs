@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -11,18 +12,18 @@ use super::{
     fake::{Fake, Fault},
     *,
 };
-use crate::source::report::{SourceState, WatchState};
+use crate::source::report::WatchState;
 
 const NAMESPACES: &str = "/api/v1/namespaces";
-const PODS: &str = "/api/v1/pods";
+pub(super) const PODS: &str = "/api/v1/pods";
 const POLICIES: &str = "/apis/networking.k8s.io/v1/networkpolicies";
 const SERVICES: &str = "/api/v1/services";
-const NODE: &str = "w1";
+pub(super) const NODE: &str = "w1";
 
 /// Long enough for a slow machine; nothing waits for it where all is well.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
-fn quick() -> Timing {
+pub(super) fn quick() -> Timing {
     Timing {
         watch: Duration::from_secs(20),
         slack: Duration::from_millis(300),
@@ -33,18 +34,19 @@ fn quick() -> Timing {
         start: Duration::ZERO,
         hurry: Duration::from_secs(1),
         catch_up: Duration::from_millis(300),
+        outage: PATIENCE,
         few: 1000,
         patience: Duration::from_millis(300),
         remote: Duration::from_secs(600),
     }
 }
 
-fn pod(name: &str, node: &str, phase: &str) -> Value {
+pub(super) fn pod(name: &str, node: &str, phase: &str) -> Value {
     json!({"metadata": {"name": name, "namespace": "n", "uid": format!("uid-{name}")},
            "spec": {"nodeName": node}, "status": {"phase": phase}})
 }
 
-fn policy(name: &str) -> Value {
+pub(super) fn policy(name: &str) -> Value {
     json!({"metadata": {"name": name, "namespace": "n"}, "spec": {"podSelector": {}}})
 }
 
@@ -52,33 +54,45 @@ fn namespace(name: &str) -> Value {
     json!({"metadata": {"name": name, "labels": {"a": "b"}}})
 }
 
+/// Where things are saved.
+pub(super) fn at(dir: &Path) -> Places<'_> {
+    Places { state: dir, run: dir }
+}
+
 /// No state is saved here.
-fn nowhere() -> &'static Path {
-    Path::new("/nonexistent")
+fn nowhere() -> Places<'static> {
+    at(Path::new("/nonexistent"))
 }
 
 /// A source, and what its events add up to.
 #[derive(Debug)]
-struct Client {
-    source: KubernetesSource,
-    pods: BTreeMap<String, Pod>,
-    policies: BTreeSet<String>,
-    namespaces: BTreeSet<String>,
-    services: BTreeSet<String>,
-    problems: Vec<String>,
-    relists: usize,
-    events: usize,
+pub(super) struct Client {
+    pub(super) source: KubernetesSource,
+    pub(super) pods: BTreeMap<String, Pod>,
+    pub(super) policies: BTreeSet<String>,
+    pub(super) namespaces: BTreeSet<String>,
+    pub(super) services: BTreeSet<String>,
+    pub(super) problems: Vec<String>,
+    pub(super) relists: usize,
+    pub(super) events: usize,
 }
 
 impl Client {
-    fn new(fake: &Fake, timing: Timing) -> Self {
-        Self::with_state(fake, timing, nowhere())
+    pub(super) fn new(fake: &Fake, timing: Timing) -> Self {
+        Self::with_state(fake, timing, nowhere(), Enforced::Nothing)
     }
 
-    fn with_state(fake: &Fake, timing: Timing, state: &Path) -> Self {
+    pub(super) fn with_state(
+        fake: &Fake,
+        timing: Timing,
+        places: Places<'_>,
+        enforced: Enforced,
+    ) -> Self {
         let chance = &mut Chance::new(7);
+        let mut source = KubernetesSource::start(&fake.api(), NODE, places, timing, chance);
+        source.begin(enforced);
         Self {
-            source: KubernetesSource::start(&fake.api(), NODE, state, timing, chance),
+            source,
             pods: BTreeMap::new(),
             policies: BTreeSet::new(),
             namespaces: BTreeSet::new(),
@@ -89,7 +103,7 @@ impl Client {
         }
     }
 
-    async fn live(fake: &Fake) -> Self {
+    pub(super) async fn live(fake: &Fake) -> Self {
         let mut client = Self::new(fake, quick());
         client.until("live", |c| c.source.is_live()).await;
         client
@@ -98,7 +112,7 @@ impl Client {
         client
     }
 
-    fn take(&mut self) {
+    pub(super) fn take(&mut self) {
         let update = self.source.refresh();
         self.problems = update.problems.iter().map(ToString::to_string).collect();
         self.events += update.events.len();
@@ -130,7 +144,7 @@ impl Client {
     }
 
     /// Follows the source until this holds.
-    async fn until(&mut self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
+    pub(super) async fn until(&mut self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         self.take();
         while !holds(self) {
@@ -143,24 +157,24 @@ impl Client {
     }
 
     /// Follows the source until a barrier is reached.
-    async fn caught_up(&mut self) {
+    pub(super) async fn caught_up(&mut self) {
         let request = self.source.catch_up();
         self.until("caught up", |c| c.source.awaited(request).is_none()).await;
     }
 
-    fn state(&self, watch: &str) -> (WatchState, String) {
+    pub(super) fn state(&self, watch: &str) -> (WatchState, String) {
         let report = self.source.report();
         let one = report.watches.into_iter().find(|one| one.resource == watch).unwrap();
         (one.state, one.reason.unwrap_or_default())
     }
 
-    fn names(&self) -> Vec<&str> {
+    pub(super) fn names(&self) -> Vec<&str> {
         self.pods.keys().map(String::as_str).collect()
     }
 }
 
 /// A cluster with a few objects.
-async fn cluster() -> Fake {
+pub(super) async fn cluster() -> Fake {
     let fake = Fake::start().await;
     fake.put(NAMESPACES, namespace("n"));
     fake.put(PODS, pod("here", NODE, "Running"));
@@ -210,31 +224,45 @@ async fn nothing_is_told_while_a_list_is_missing() {
 }
 
 #[tokio::test]
-async fn a_kind_that_no_verdict_needs_keeps_nobody_waiting() {
-    let fake = cluster().await;
-    for _ in 0..1000 {
-        fake.fault("services", Fault::Status(404, "the server could not find it"));
+async fn nothing_is_told_before_virtual_addresses_are_known() {
+    for kind in ["nodes", "services", "endpointslices"] {
+        let fake = cluster().await;
+        for _ in 0..1000 {
+            fake.fault(kind, Fault::Status(404, "the server could not find it"));
+        }
+        let mut client = Client::new(&fake, quick());
+        client.until("refused", |c| c.state(kind).0 == WatchState::Failing).await;
+        client.until("others", |c| c.state("pods").0 == WatchState::Complete).await;
+        assert_eq!((client.events, client.source.is_live()), (0, false), "{kind}");
+        let missing = client.source.missing().unwrap();
+        let expected = format!("{kind} are not read: the API server at hand has no {kind}");
+        assert!(missing.starts_with(&expected), "{missing}");
+        fake.state().forgive(kind);
+        client.until("live", |c| c.source.is_live()).await;
+        assert!(client.services.contains("s"));
     }
-    let mut client = Client::new(&fake, quick());
-    client.until("live", |c| c.source.is_live()).await;
-    client.until("told", |c| c.state("services").0 == WatchState::Failing).await;
-    let (_, reason) = client.state("services");
-    assert!(reason.starts_with("the API server at hand has no services"), "{reason}");
 }
 
 #[tokio::test]
-async fn servers_without_streamed_lists_are_listed_in_chunks() {
+async fn servers_without_streamed_lists_are_listed_in_chunks_or_from_their_cache() {
     for code in [422, 500] {
         let fake = Fake::start().await;
         fake.state().old = Some(code);
-        fake.put(NAMESPACES, namespace("n"));
         for i in 0..1203 {
+            fake.put(NAMESPACES, namespace(&format!("n{i}")));
             fake.put(PODS, pod(&format!("p{i}"), "w2", "Running"));
         }
         let client = Client::live(&fake).await;
-        assert_eq!(client.pods.len(), 1203);
-        assert_eq!(fake.requests(&["/pods?", "Succeeded", "continue="]), 2);
+        assert_eq!((client.pods.len(), client.namespaces.len()), (1203, 1203));
+        assert_eq!(fake.requests(&["/namespaces?", "continue="]), 2);
+        assert_eq!(fake.requests(&["/namespaces?", "sendInitialEvents"]), 1);
+        // Pods may be too many for the server's store: it is only asked how far it is.
         assert_eq!(fake.requests(&["/pods?", "Succeeded", "sendInitialEvents"]), 1);
+        assert_eq!(fake.requests(&["/pods?", "Succeeded", "NotOlderThan"]), 2);
+        assert_eq!(fake.requests(&["/pods?", "Succeeded", "limit="]), 0);
+        assert_eq!(fake.requests(&["/pods?limit=1"]), 2, "one for each watch");
+        // Of few objects the cache may never be as far as the store.
+        assert_eq!(fake.requests(&["/endpointslices?resourceVersion="]), 0);
         let report = client.source.report();
         assert!(report.watches.iter().all(|watch| watch.failures == 0), "{report:?}");
     }
@@ -465,6 +493,50 @@ async fn a_server_set_back_by_a_backup_is_believed() {
     client.until("followed", |c| c.pods["here"].finished).await;
 }
 
+/// What a former agent has enforced already is not taken back because a server's cache is behind.
+#[tokio::test]
+async fn the_first_list_is_as_of_now_though_the_servers_cache_is_not() {
+    for old in [None, Some(422)] {
+        let fake = cluster().await;
+        fake.state().old = old;
+        fake.put(PODS, pod("kept", "w2", "Running"));
+        fake.freeze_cache();
+        fake.delete(POLICIES, "n/deny");
+        fake.put(POLICIES, policy("late"));
+        fake.put(PODS, pod("here", NODE, "Failed"));
+        fake.delete(PODS, "n/there");
+        let mut client = Client::new(&fake, quick());
+        client.until("live", |c| c.source.is_live()).await;
+        assert_eq!(client.policies, BTreeSet::from(["late".to_owned()]), "{old:?}");
+        assert_eq!(client.names(), ["here", "kept"], "{old:?}");
+        assert!(client.pods["here"].finished);
+    }
+}
+
+/// The versions are past those that were known, and yet it is another past.
+#[tokio::test]
+async fn a_server_set_back_that_went_on_unseen_is_believed() {
+    let fake = cluster().await;
+    let before = fake.state().version();
+    let mut changed = policy("deny");
+    changed["spec"]["podSelector"] = json!({"matchLabels": {"a": "b"}});
+    fake.put(POLICIES, changed);
+    fake.put(POLICIES, policy("lost"));
+    let timing = Timing { outage: Duration::ZERO, ..quick() };
+    let mut client = Client::new(&fake, timing);
+    client.until("live", |c| c.source.is_live()).await;
+    client.until("known", |c| c.policies.contains("lost")).await;
+    fake.state().restore(before);
+    (0..9).for_each(|_| fake.pass());
+    for _ in 0..2 {
+        fake.fault("networkpolicies", Fault::Status(503, "starting"));
+    }
+    fake.tear();
+    client.until("set back", |c| !c.policies.contains("lost")).await;
+    let deny = client.source.policies().next().unwrap();
+    assert_eq!(deny.spec.as_ref().unwrap().pod_selector, Some(Default::default()));
+}
+
 #[tokio::test]
 async fn no_server_is_a_sentence_and_its_return_is_noticed() {
     let unused = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
@@ -479,73 +551,4 @@ async fn no_server_is_a_sentence_and_its_return_is_noticed() {
         source.changed().await;
         source.refresh();
     }
-}
-
-/// State that an agent saved: pods `here` of this node and `there` of another, and a policy.
-fn saved_state(fake: &Fake) -> tempfile::TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    let pod = |name: &str, node: &str| {
-        let object = pod(name, node, "Running");
-        Arc::new(crate::source::pod::pod(&object).unwrap())
-    };
-    let remembered = crate::cluster::Remembered {
-        namespaces: vec![("n".into(), Arc::default())],
-        local: vec![pod("here", NODE)],
-        remote: vec![pod("there", "w2")],
-    };
-    let policy: NetworkPolicy = serde_json::from_value(policy("saved")).unwrap();
-    let whose = Identity::here(NODE, fake.api().url());
-    let content = saved::encode(&whose, [policy].iter(), &remembered).unwrap();
-    saved::write(dir.path(), &content).unwrap();
-    dir
-}
-
-#[tokio::test]
-async fn without_a_server_what_was_saved_comes_into_force_until_it_is_back() {
-    let fake = cluster().await;
-    for watch in ["pods", "networkpolicies"] {
-        (0..1000).for_each(|_| fake.fault(watch, Fault::Status(503, "starting")));
-    }
-    let state = saved_state(&fake);
-    let mut client = Client::with_state(&fake, quick(), state.path());
-    client.take();
-    assert_eq!((client.relists, client.source.saved()), (0, None), "it is waited for the server");
-    client.until("saved state", |c| c.source.saved().is_some()).await;
-    assert_eq!((client.relists, client.names()), (1, vec!["here", "there"]));
-    assert!(client.policies.contains("saved") && !client.source.is_live());
-    assert_eq!(client.source.report().state, SourceState::Saved);
-    // What some watches have seen does not mix with it.
-    client.until("services", |c| c.state("services").0 == WatchState::Complete).await;
-    fake.put(PODS, pod("new", NODE, "Running"));
-    fake.state().forgive("pods");
-    client.until("pods", |c| c.state("pods").0 == WatchState::Complete).await;
-    assert!(!client.pods.contains_key("new") && client.services.is_empty());
-    fake.state().forgive("networkpolicies");
-    client.until("live", |c| c.source.is_live()).await;
-    assert_eq!(client.names(), ["here", "new", "there"]);
-    assert_eq!(client.policies, BTreeSet::from(["deny".to_owned()]));
-    assert_eq!((client.relists, client.source.saved()), (2, None));
-    client.until("services", |c| c.services.contains("s")).await;
-}
-
-#[tokio::test]
-async fn a_server_that_is_there_is_faster_than_what_was_saved() {
-    let fake = cluster().await;
-    let state = saved_state(&fake);
-    let timing = Timing { patience: PATIENCE, ..quick() };
-    let mut client = Client::with_state(&fake, timing, state.path());
-    client.until("live", |c| c.source.is_live()).await;
-    assert_eq!((client.relists, client.policies.contains("saved")), (1, false));
-}
-
-#[tokio::test]
-async fn saved_addresses_of_other_nodes_end() {
-    let fake = cluster().await;
-    (0..1000).for_each(|_| fake.fault("pods", Fault::Status(503, "starting")));
-    let state = saved_state(&fake);
-    let timing = Timing { remote: Duration::from_secs(2), ..quick() };
-    let mut client = Client::with_state(&fake, timing, state.path());
-    client.until("saved state", |c| c.names() == ["here", "there"]).await;
-    client.until("too old", |c| c.names() == ["here"]).await;
-    assert!(client.source.saved().is_some());
 }

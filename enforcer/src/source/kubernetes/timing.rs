@@ -24,6 +24,8 @@ pub(crate) struct Timing {
     pub(crate) hurry: Duration,
     /// A watch that has not caught up after this long lists anew.
     pub(crate) catch_up: Duration,
+    /// After so long without a server everything is listed anew.
+    pub(crate) outage: Duration,
     /// Up to so many objects are listed anew in order to catch up.
     pub(crate) few: usize,
     /// Without a complete list after this long, what was saved is enforced.
@@ -45,6 +47,7 @@ impl Default for Timing {
             start: Duration::from_millis(200),
             hurry: Duration::from_secs(3),
             catch_up: Duration::from_secs(5),
+            outage: Duration::from_secs(5),
             few: 1000,
             patience: Duration::from_secs(3),
             remote: Duration::from_secs(600),

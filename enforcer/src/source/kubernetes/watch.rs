@@ -4,7 +4,10 @@
 //! What is sent on is in the order in which the server told it. A list is sent only when it is
 //! whole, so that what was known before stays in force until then.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    collections::HashMap,
+    time::{Duration, SystemTime},
+};
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -15,11 +18,13 @@ use tokio::{
 
 use super::{
     framing::Lines,
+    list::Now,
     resource::{Item, Reader, Watch, version},
     timing::{Chance, Timing},
 };
 use crate::{
     apiserver::{Answer, ApiError, ApiServer},
+    cluster::event::ObjectKey,
     source::problem::Problem,
 };
 
@@ -126,6 +131,10 @@ pub(super) struct Watcher {
     /// About how many objects there are.
     objects: usize,
     failures: u32,
+    /// Since when no watch has begun.
+    failing: Option<Instant>,
+    /// Lists in a row for which the server's cache was not as far as its store.
+    pub(super) behind: u32,
 }
 
 /// A line of a watch.
@@ -152,6 +161,9 @@ pub(super) struct BookmarkMeta {
     annotations: std::collections::BTreeMap<String, String>,
     #[serde(default, rename = "continue")]
     pub(super) next: String,
+    /// How many objects a chunk leaves out, where the server says so.
+    #[serde(default)]
+    pub(super) remaining_item_count: Option<u64>,
 }
 
 /// The annotation that ends a list that came as a stream.
@@ -191,10 +203,13 @@ impl Watcher {
             answered: 0,
             goal: None,
             position: None,
-            list: Some(Freshness::NotOlder),
+            // A former agent may have seen what a server's cache has not.
+            list: Some(Freshness::Current),
             streaming: Streaming::Try,
             objects: 0,
             failures: 0,
+            failing: None,
+            behind: 0,
         }
     }
 
@@ -214,14 +229,19 @@ impl Watcher {
             };
             if matches!(error, ApiError::Gone(_)) && self.list.is_none() {
                 tracing::debug!(watch = self.watch.name, "changes were missed: listing anew");
-                self.list = Some(Freshness::NotOlder);
+                self.list = Some(match self.position {
+                    Some(_) => Freshness::NotOlder,
+                    None => Freshness::Current,
+                });
                 if self.failures > 0 {
                     self.pause().await;
                 }
                 self.failures = 1;
                 continue;
             }
-            if self.list.is_some() {
+            let silent = matches!(error, ApiError::Silent { .. });
+            self.failing.get_or_insert_with(Instant::now);
+            if self.list.is_some() || silent {
                 // What it was to be not older than may be ahead of this server, even for good.
                 self.list = Some(Freshness::Current);
             }
@@ -244,6 +264,11 @@ impl Watcher {
     }
 
     async fn turn(&mut self) -> Result<End, Stop> {
+        // Meanwhile the server may have been set back to a backup, and have come as far again on
+        // another way: its versions would not tell.
+        if self.failing.is_some_and(|since| since.elapsed() >= self.timing.outage) {
+            self.list = Some(Freshness::Current);
+        }
         self.catch_up().await?;
         if let Some(freshness) = self.list {
             if self.streaming == Streaming::Try {
@@ -282,7 +307,7 @@ impl Watcher {
             }
             _ => {}
         }
-        let version = self.current_version().await?;
+        let Now { version, .. } = self.now().await?;
         self.goal = Some(Goal { request, version, since: Instant::now() });
         self.check_goal().await
     }
@@ -311,6 +336,8 @@ impl Watcher {
         self.objects = items.len();
         self.list = None;
         self.failures = 0;
+        self.failing = None;
+        self.behind = 0;
         self.reader.tidy();
         let number = version(&position);
         self.position = Some(position);
@@ -358,6 +385,7 @@ impl Watcher {
             answer => answer.map_err(|error| Stop::Error { error, verb: "watch" })?,
         };
         if begin == Begin::Position {
+            self.failing = None;
             self.tell(News::Seen { version: known.as_deref().map_or(0, version) }).await?;
         }
         let mut initial = (begin == Begin::Everything).then(Initial::default);
@@ -449,18 +477,12 @@ impl Watcher {
                 if metadata.annotations.contains_key(INITIAL_EVENTS_END)
                     && let Some(Initial { items, nameless }) = initial.take()
                 {
+                    let items = items.into_values().collect();
                     return self.listed(items, nameless, at, request).await;
                 }
                 if initial.is_none() && !at.is_empty() {
                     let number = version(&at);
-                    if number < self.position.as_deref().map_or(0, version) {
-                        // The server was set back, by a backup perhaps: it will not tell what
-                        // happens until it has come that far again.
-                        self.position = None;
-                        let reason = format!("it is at version {number}, which is before that");
-                        return Err(failed(ApiError::Gone(reason)));
-                    }
-                    self.position = Some(at);
+                    self.advance(at)?;
                     self.tell(News::Seen { version: number }).await?;
                 }
                 Ok(())
@@ -481,12 +503,17 @@ impl Watcher {
                     },
                 };
                 if let Some(initial) = initial {
-                    initial.items.push(item);
+                    // What the server's cache held comes first, then what has happened since.
+                    if kind == "DELETED" {
+                        initial.items.remove(&item.key);
+                    } else {
+                        initial.items.insert(item.key.clone(), item);
+                    }
                     return Ok(());
                 }
                 self.failures = 0;
                 if !item.version_text.is_empty() {
-                    self.position = Some(item.version_text.clone());
+                    self.advance(item.version_text.clone())?;
                 }
                 match kind {
                     "ADDED" => self.objects += 1,
@@ -503,6 +530,20 @@ impl Watcher {
         }
     }
 
+    /// Everything up to this version has been told.
+    fn advance(&mut self, to: String) -> Result<(), Stop> {
+        let number = version(&to);
+        if number < self.position.as_deref().map_or(0, version) {
+            // The server was set back, by a backup perhaps: it will not tell what happens until it
+            // has come that far again.
+            self.position = None;
+            let reason = format!("it is at version {number}, which is before that");
+            return Err(Stop::Error { error: ApiError::Gone(reason), verb: "watch" });
+        }
+        self.position = Some(to);
+        Ok(())
+    }
+
     async fn tell(&mut self, news: News) -> Result<(), Stop> {
         let message = Message { watch: self.number, at: SystemTime::now(), news };
         self.out.send(message).await.map_err(|_ended| Stop::Ended)
@@ -512,6 +553,6 @@ impl Watcher {
 /// What has come of a list that comes as a stream.
 #[derive(Debug, Default)]
 struct Initial {
-    items: Vec<Item>,
+    items: HashMap<ObjectKey, Item>,
     nameless: Vec<Problem>,
 }

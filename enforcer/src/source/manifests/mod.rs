@@ -7,6 +7,7 @@
 mod file;
 mod parse;
 mod resolve;
+mod services;
 mod text;
 mod tree;
 mod watch;

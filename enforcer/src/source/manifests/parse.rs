@@ -8,17 +8,21 @@ use k8s_openapi::{
 };
 use serde_json::Value;
 
-use super::tree;
+use super::{services, tree};
 use crate::{
-    cluster::event::{Namespace, ObjectKey, Pod},
+    cluster::event::{EndpointSlice, Namespace, Node, ObjectKey, Pod, Service},
     source::{pod, problem::FieldError, typed, validate},
 };
 
-/// Kinds that are read. Namespaces are announced first, policies last.
+/// Kinds that are read. Namespaces are announced first, policies last, and endpoints before the
+/// Service that has them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(super) enum Kind {
     Namespace,
+    Node,
     Pod,
+    EndpointSlice,
+    Service,
     NetworkPolicy,
 }
 
@@ -26,13 +30,20 @@ impl Kind {
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Namespace => "Namespace",
+            Self::Node => "Node",
             Self::Pod => "Pod",
+            Self::EndpointSlice => "EndpointSlice",
+            Self::Service => "Service",
             Self::NetworkPolicy => "NetworkPolicy",
         }
     }
+
+    const fn is_namespaced(self) -> bool {
+        !matches!(self, Self::Namespace | Self::Node)
+    }
 }
 
-/// Which object; a namespace's own namespace is empty.
+/// Which object; of what is in no namespace it is empty.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(super) struct ObjectId {
     pub(super) kind: Kind,
@@ -42,8 +53,8 @@ pub(super) struct ObjectId {
 impl ObjectId {
     /// `Kind namespace/name`.
     pub(super) fn title(&self) -> String {
-        if self.kind == Kind::Namespace {
-            format!("Namespace {}", self.key.name)
+        if !self.kind.is_namespaced() {
+            format!("{} {}", self.kind.name(), self.key.name)
         } else {
             format!("{} {}/{}", self.kind.name(), self.key.namespace, self.key.name)
         }
@@ -54,7 +65,10 @@ impl ObjectId {
 #[derive(Clone, PartialEq, Debug)]
 pub(super) enum Object {
     Namespace(Namespace),
+    Node(Node),
     Pod(Pod),
+    EndpointSlice(EndpointSlice),
+    Service(Box<Service>),
     NetworkPolicy(Box<NetworkPolicy>),
 }
 
@@ -89,7 +103,6 @@ const SILENT: &[&str] = &[
     "CustomResourceDefinition",
     "DaemonSet",
     "Deployment",
-    "EndpointSlice",
     "Endpoints",
     "Event",
     "HorizontalPodAutoscaler",
@@ -100,7 +113,6 @@ const SILENT: &[&str] = &[
     "Lease",
     "LimitRange",
     "MutatingWebhookConfiguration",
-    "Node",
     "PersistentVolume",
     "PersistentVolumeClaim",
     "PodDisruptionBudget",
@@ -113,7 +125,6 @@ const SILENT: &[&str] = &[
     "RoleBinding",
     "RuntimeClass",
     "Secret",
-    "Service",
     "ServiceAccount",
     "ServiceCIDR",
     "StatefulSet",
@@ -154,7 +165,8 @@ fn read(value: Value, path: &str, typed_list: Option<(&str, &str)>, out: &mut Do
     let version = version.unwrap_or_default();
     let group = version.rsplit_once('/').map_or("", |(group, _)| group);
     match kind.as_str() {
-        "List" | "PodList" | "NamespaceList" | "NetworkPolicyList" => {
+        "List" | "PodList" | "NamespaceList" | "NetworkPolicyList" | "NodeList" | "ServiceList"
+        | "EndpointSliceList" => {
             let typed = kind.strip_suffix("List").filter(|k| !k.is_empty());
             let items = match map.remove("items") {
                 None | Some(Value::Null) => Vec::new(),
@@ -175,6 +187,23 @@ fn read(value: Value, path: &str, typed_list: Option<(&str, &str)>, out: &mut Do
             let value = Value::Object(map);
             let object = core(&version).and_then(|()| pod::pod(&value));
             out.push(Kind::Pod, &value, path, object.map(Object::Pod));
+        }
+        "Node" if group.is_empty() => {
+            let value = Value::Object(map);
+            let object = core(&version).and_then(|()| services::node(&value));
+            out.push(Kind::Node, &value, path, object.map(Object::Node));
+        }
+        "Service" if group.is_empty() => {
+            let value = Value::Object(map);
+            let object = core(&version).and_then(|()| services::service(&value));
+            let object = object.map(|service| Object::Service(Box::new(service)));
+            out.push(Kind::Service, &value, path, object);
+        }
+        "EndpointSlice" if matches!(group, "discovery.k8s.io" | "") => {
+            let value = Value::Object(map);
+            let object = api_version(&version, "discovery.k8s.io/v1");
+            let object = object.and_then(|()| services::slice(&value));
+            out.push(Kind::EndpointSlice, &value, path, object.map(Object::EndpointSlice));
         }
         // `extensions` had it once; without a group it is a mistake, not another kind.
         "NetworkPolicy" if matches!(group, "networking.k8s.io" | "extensions" | "") => {
@@ -220,7 +249,7 @@ fn identify(kind: Kind, value: &Value) -> Option<ObjectId> {
     let meta = value.get("metadata")?;
     let text = |key: &str| meta.get(key).and_then(Value::as_str).filter(|t| !t.is_empty());
     let namespace = match kind {
-        Kind::Namespace => "",
+        _ if !kind.is_namespaced() => "",
         // A namespace that is no text names nothing; an absent one is the default.
         _ => match meta.get("namespace") {
             None | Some(Value::Null) => "default",

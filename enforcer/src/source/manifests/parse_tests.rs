@@ -50,7 +50,7 @@ fn objects_and_lists_are_found() {
         (HEAD, &["NetworkPolicy default/p"]),
         (
             "{apiVersion: v1, kind: List, items: [{apiVersion: v1, kind: Pod, metadata: {name: a}},
-              {apiVersion: v1, kind: Namespace, metadata: {name: b}}, {apiVersion: v1, kind: Node}]}",
+              {apiVersion: v1, kind: Namespace, metadata: {name: b}}, {apiVersion: v1, kind: Secret}]}",
             &["Pod default/a", "Namespace b"],
         ),
         ("{apiVersion: v1, kind: PodList, items: [{metadata: {name: a}}]}", &["Pod default/a"]),
@@ -62,7 +62,19 @@ fn objects_and_lists_are_found() {
         ),
         ("{apiVersion: v1, kind: List}", &[]),
         ("{apiVersion: apps/v1, kind: Deployment, metadata: {name: a}}", &[]),
-        ("{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice}", &[]),
+        ("{apiVersion: v1, kind: Endpoints, metadata: {name: a}}", &[]),
+        ("{apiVersion: v1, kind: Node, metadata: {name: a}}", &["Node a"]),
+        ("{apiVersion: v1, kind: NodeList, items: [{metadata: {name: a}}]}", &["Node a"]),
+        (
+            "{apiVersion: v1, kind: ServiceList, items: [{metadata: {name: a}, spec: {ports: [{port: \
+             80}]}}]}",
+            &["Service default/a"],
+        ),
+        (
+            "{apiVersion: discovery.k8s.io/v1, kind: EndpointSliceList,
+              items: [{metadata: {name: a, namespace: n}, addressType: IPv4}]}",
+            &["EndpointSlice n/a"],
+        ),
     ];
     for (text, expected) in table {
         assert_eq!(outcome(text), *expected, "{text}");
@@ -83,6 +95,15 @@ fn wrong_objects_say_what_is_wrong() {
         (
             "{apiVersion: extensions/v1beta1, kind: NetworkPolicy, metadata: {name: a}}",
             "NetworkPolicy default/a! apiVersion=extensions/v1beta1: must be `networking.k8s.io/v1`",
+        ),
+        (
+            "{apiVersion: v1, kind: Service}",
+            "?! metadata.name: is required & spec.ports: is required",
+        ),
+        (
+            "{apiVersion: discovery.k8s.io/v1beta1, kind: EndpointSlice, metadata: {name: a}}",
+            "EndpointSlice default/a! apiVersion=discovery.k8s.io/v1beta1: must be \
+             `discovery.k8s.io/v1`",
         ),
         ("{apiVersion: v1, kind: List, items: {}}", "?! items: must be a list"),
         (
@@ -132,7 +153,7 @@ fn unknown_kinds_are_listed_and_known_ones_are_not() {
         assert!(document.entries.is_empty(), "{text}");
         assert_eq!(document.ignored.into_iter().collect::<Vec<_>>(), [expected], "{text}");
     }
-    assert!(read_yaml("{apiVersion: v1, kind: Service}").ignored.is_empty());
+    assert!(read_yaml("{apiVersion: v1, kind: Secret}").ignored.is_empty());
 }
 
 #[test]

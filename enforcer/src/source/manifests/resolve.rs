@@ -131,12 +131,18 @@ pub(super) fn difference(before: &Objects, after: &Objects) -> Vec<Event> {
     gone.sort_by_key(|id| Reverse(*id));
     let applied = new.into_iter().map(|(_, now)| match &*now.object {
         Object::Namespace(namespace) => Event::NamespaceApplied(namespace.clone()),
+        Object::Node(node) => Event::NodeApplied(node.clone()),
         Object::Pod(pod) => Event::PodApplied(pod.clone()),
+        Object::EndpointSlice(slice) => Event::SliceApplied(slice.clone()),
+        Object::Service(service) => Event::ServiceApplied(service.clone()),
         Object::NetworkPolicy(policy) => Event::PolicyApplied(policy.clone()),
     });
     let deleted = gone.into_iter().map(|id| match id.kind {
         parse::Kind::Namespace => Event::NamespaceDeleted(Arc::clone(&id.key.name)),
+        parse::Kind::Node => Event::NodeDeleted(Arc::clone(&id.key.name)),
         parse::Kind::Pod => Event::PodDeleted(id.key.clone()),
+        parse::Kind::EndpointSlice => Event::SliceDeleted(id.key.clone()),
+        parse::Kind::Service => Event::ServiceDeleted(id.key.clone()),
         parse::Kind::NetworkPolicy => Event::PolicyDeleted(id.key.clone()),
     });
     applied.chain(deleted).collect()

@@ -75,9 +75,46 @@ fn titles(events: &[Event]) -> Vec<String> {
             Event::NamespaceDeleted(name) => format!("-ns {name}"),
             Event::PolicyApplied(p) => format!("+policy {}", p.metadata.name.as_deref().unwrap()),
             Event::PolicyDeleted(key) => format!("-policy {}", key.name),
+            Event::NodeApplied(node) => format!("+node {} {:?}", node.name, node.primary),
+            Event::NodeDeleted(name) => format!("-node {name}"),
+            Event::ServiceApplied(s) => format!("+service {} {:?}", s.key.name, s.cluster_ips),
+            Event::ServiceDeleted(key) => format!("-service {}", key.name),
+            Event::SliceApplied(slice) => {
+                format!("+slice {} {:?}", slice.key.name, slice.endpoints[0].addresses)
+            }
+            Event::SliceDeleted(key) => format!("-slice {}", key.name),
             other => panic!("{other:?}"),
         })
         .collect()
+}
+
+#[test]
+fn services_come_change_and_go() {
+    let mut lab = Lab::new();
+    let all = |address: &str, port: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: Service\nmetadata: {{name: s}}\nspec: {{clusterIP: 10.96.0.1, \
+             ports: [{{port: {port}}}]}}\n---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
+             metadata: {{name: s-1}}\naddressType: IPv4\nendpoints: [{{addresses: [{address}]}}]\n\
+             ---\napiVersion: v1\nkind: Node\nmetadata: {{name: w}}\nstatus: {{addresses: [{{type: \
+             InternalIP, address: 192.0.2.1}}]}}\n"
+        )
+    };
+    lab.write("a.yaml", &all("10.0.0.1", "80"));
+    let expected = ["+node w [192.0.2.1]", "+slice s-1 [10.0.0.1]", "+service s [10.96.0.1]"];
+    assert_eq!(lab.events(), expected);
+    lab.write("a.yaml", &all("10.0.0.2", "80"));
+    assert_eq!(lab.events(), ["+slice s-1 [10.0.0.2]"]);
+    lab.write("a.yaml", &all("10.0.0.3", "0"));
+    let (events, problems) = lab.look();
+    assert_eq!(events, ["+slice s-1 [10.0.0.3]"]);
+    assert_eq!(
+        problems,
+        ["a.yaml, document 1: Service default/s: spec.ports[0].port: \"0\": must be a port, 1 to \
+          65535 (the last good state stays in force)"]
+    );
+    lab.write("a.yaml", "");
+    assert_eq!(lab.events(), ["-service s", "-slice s-1", "-node w"]);
 }
 
 #[test]

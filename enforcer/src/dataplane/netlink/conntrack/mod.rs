@@ -1,11 +1,13 @@
 //! The connections that the node's kernel tracks (`NETLINK_NETFILTER`,
 //! `linux/netfilter/nfnetlink_conntrack.h`).
 
+mod ask;
 mod parse;
 mod view;
 
 use std::net::IpAddr;
 
+pub use self::ask::Connections;
 pub use self::view::{PodFlow, pod_view, pod_views};
 use super::{
     error::NetlinkError,

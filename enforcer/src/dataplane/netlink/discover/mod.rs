@@ -7,8 +7,9 @@
 mod table;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -18,7 +19,7 @@ use self::table::Table;
 use super::{
     address::Address,
     error::NetlinkError,
-    links::Links,
+    links::{Link, Links},
     peers::PeerAddresses,
     watch::{Changed, Changes},
 };
@@ -28,6 +29,9 @@ use crate::cluster::event::Interface;
 const RETRY: Duration = Duration::from_secs(1);
 /// How many portions of waiting changes are applied at once.
 const WAITING: usize = 64;
+
+/// Index of the loopback interface in every network namespace (`LOOPBACK_IFINDEX`, `net/flow.h`).
+const LOOPBACK: u32 = 1;
 
 /// What discovery finds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +44,9 @@ pub enum DiscoveryEvent {
     /// All addresses of this namespace's interfaces, sorted, without those of loopback
     /// (`127.0.0.0/8`, `::1`).
     NodeAddresses(Vec<IpAddr>),
+    /// All interfaces by which packets can leave this namespace, by index: neither loopback nor
+    /// bridges, whose ports are interfaces of their own. Those that lead to pods among them.
+    Outlets(BTreeMap<u32, Arc<str>>),
     /// All that was there when discovery began has been told. Comes once.
     FirstComplete,
 }
@@ -52,6 +59,8 @@ pub struct Discovery {
     table: Table,
     addresses: BTreeSet<Address>,
     told_addresses: Option<Vec<IpAddr>>,
+    outlets: BTreeMap<u32, Arc<str>>,
+    told_outlets: Option<BTreeMap<u32, Arc<str>>>,
     /// Whether `addresses` changed since they were told.
     addresses_changed: bool,
     /// When everything is to be listed (again).
@@ -75,6 +84,8 @@ impl Discovery {
             table: Table::default(),
             addresses: BTreeSet::new(),
             told_addresses: None,
+            outlets: BTreeMap::new(),
+            told_outlets: None,
             addresses_changed: true,
             list_at: Some(Instant::now()),
             complete: false,
@@ -135,6 +146,7 @@ impl Discovery {
         }
         self.look();
         self.tell_addresses();
+        self.tell_outlets();
         if !self.complete && self.list_at.is_none() {
             self.complete = true;
             self.table.events.push_back(DiscoveryEvent::FirstComplete);
@@ -159,6 +171,7 @@ impl Discovery {
         let links = self.links.dump()?;
         let addresses = self.links.addresses()?;
         self.list_at = None;
+        self.outlets = links.iter().filter_map(outlet).collect();
         self.table.all(links, lost, Instant::now());
         self.addresses = addresses.into_iter().collect();
         self.addresses_changed = true;
@@ -169,8 +182,12 @@ impl Discovery {
         let now = Instant::now();
         for change in changed {
             match change {
-                Changed::Link(link) => self.table.is(link, now),
+                Changed::Link(link) => {
+                    self.outlets.extend(outlet(&link));
+                    self.table.is(link, now);
+                }
                 Changed::LinkGone(ifindex) => {
+                    self.outlets.remove(&ifindex);
                     self.table.gone(ifindex);
                     self.addresses.retain(|address| address.ifindex != ifindex);
                     self.addresses_changed = true;
@@ -230,6 +247,7 @@ impl Discovery {
                 Some(leads)
             }
             Ok(None) => {
+                self.outlets.remove(&ifindex);
                 self.table.gone(ifindex);
                 None
             }
@@ -237,6 +255,14 @@ impl Discovery {
                 debug!(%error, ifindex, "an interface could not be read");
                 None
             }
+        }
+    }
+
+    fn tell_outlets(&mut self) {
+        // After lost changes only the next list is whole.
+        if self.list_at.is_none() && self.told_outlets.as_ref() != Some(&self.outlets) {
+            self.told_outlets = Some(self.outlets.clone());
+            self.table.events.push_back(DiscoveryEvent::Outlets(self.outlets.clone()));
         }
     }
 
@@ -259,6 +285,12 @@ impl Discovery {
             self.table.events.push_back(DiscoveryEvent::NodeAddresses(now));
         }
     }
+}
+
+/// The index and name of an interface by which packets can leave.
+fn outlet(link: &Link) -> Option<(u32, Arc<str>)> {
+    let outlet = &*link.kind != "bridge" && link.ifindex != LOOPBACK;
+    outlet.then(|| (link.ifindex, Arc::clone(&link.name)))
 }
 
 async fn sleep_until(due: Option<Instant>) {

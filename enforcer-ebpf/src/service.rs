@@ -1,0 +1,311 @@
+//! Services at the sender's hook: whether an address is translated behind it, what can be judged
+//! before, and the mark that has the rest judged behind the translation.
+
+use aya_ebpf::bindings::__sk_buff;
+use enforcer_common::{
+    abi::{
+        ANY_NODE_ADDRESS, Addr, Backend, CONTROL_UNCOVERED, CT_FROM_POD, CT_HAIRPIN, CT_SERVICE,
+        CT_SERVICE_LOCAL, CT_SERVICE_NODE, ClassId, CtEntry, CtKey6, Direction, EP_LOCKED,
+        MARK_JUDGE, MARK_SERVICE, MARK_TELL, NODE_BACKENDS, NODE_SERVES_PORTS, SERVICE_PAIRS,
+        SVC_NODE_MANY, SVC_OTHERS, Service, ServiceKey, rule,
+    },
+    conntrack::{SEEN, SHORTEST},
+    reason::Reason,
+    verdict::{
+        port_key,
+        proto::{SCTP, TCP, UDP},
+    },
+};
+
+use crate::{
+    flow::{self, Tuple},
+    hook,
+    judge::{Flow, from_node, judge_flow},
+    maps::{BACKENDS, CONTROL, NODE_ADDRS, SERVICES},
+    skb::Skb,
+    spare,
+    state::{Judged, State},
+    table::{BY_CLASS, Query, class_of, in_order, look_up},
+};
+
+const EGRESS: u32 = Direction::Egress as u32;
+
+/// [`judge_service`]'s answer: the packet is for no Service.
+pub(crate) const NOT_A_SERVICE: u64 = u64::MAX;
+
+/// Whether a packet can be for a Service at all.
+#[inline(always)]
+pub(crate) fn may_be(state: &State) -> bool {
+    state.egress() && matches!(state.packet.proto, TCP | UDP | SCTP)
+}
+
+/// What is known of the Service at this address, and whether the address is one of the node's on
+/// which its node port is not served for all that is known.
+#[inline(always)]
+fn find(state: &State) -> Option<(&'static Service, bool)> {
+    let addr = *state.remote();
+    let mut key = ServiceKey { addr, port: state.remote_port, proto: state.packet.proto, _pad: 0 };
+    let mut unserved = false;
+    let service = match SERVICES.get_ptr(key) {
+        Some(service) => service,
+        None => {
+            let node = NODE_ADDRS.get_ptr(addr)?;
+            // SAFETY: the element stays mapped (RCU).
+            unserved = unsafe { *node } & NODE_SERVES_PORTS == 0;
+            key.addr = ANY_NODE_ADDRESS;
+            SERVICES.get_ptr(key)?
+        }
+    };
+    // SAFETY: not preallocated, so the element lives until the program returns (RCU). Should it come
+    // to serve another key meanwhile, the Service has just gone: what is read then closes a flow
+    // that begins in this instant, or leaves it to the hook behind the translation.
+    Some((unsafe { &*service }, unserved))
+}
+
+/// A packet that opens a flow, or that has none: a [`Judged`], or [`NOT_A_SERVICE`]. What goes on to
+/// be judged behind the translation is marked, and flagged with the `CT_SERVICE…` bits of its entry
+/// in the place of a hidden slot.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn judge_service(skb: *mut __sk_buff, state: *const State) -> u64 {
+    // SAFETY: the verifier checks that the pointer is null or to a whole `State`.
+    let Some(state) = (unsafe { state.as_ref() }) else {
+        return Judged::new(Reason::PolicyDenied, rule::NONE).0;
+    };
+    let Some((service, unserved)) = find(state) else {
+        return NOT_A_SERVICE;
+    };
+    let bits = u16::from(if service.node_count > 0 || unserved {
+        CT_SERVICE | CT_SERVICE_NODE
+    } else {
+        CT_SERVICE
+    });
+    if !state.isolated() {
+        return Judged::new(Reason::NotIsolated, rule::NOT_ISOLATED).flagged(0, bits).0;
+    }
+    if hook::at(state.slot).is_none_or(|endpoint| endpoint.flags & EP_LOCKED != 0) {
+        return Judged::new(Reason::Locked, rule::NONE).0;
+    }
+    let mut query = Query {
+        remote: state.packet.dst,
+        word: state.word,
+        key: port_key(state.packet.proto, state.packet.dst_port),
+        direction: EGRESS,
+        slot: state.slot,
+        by: 0,
+    };
+    if unserved {
+        // It may as well be for the node itself: both must be allowed.
+        let plain = Judged(look_up(&raw const query));
+        if !plain.allows() {
+            return plain.0;
+        }
+    }
+    let node = Judged(node_backends(service, &mut query, state.packet.proto));
+    let mut others = Judged(other_backends(service, &mut query, state.packet.proto));
+    if !others.allows() && has_class(service, class_of(&state.packet.src, false)) {
+        // The pod may be a backend of its own Service, and it reaches itself.
+        others = Judged::new(Reason::Pending, rule::NONE);
+    }
+    if node.is(Reason::ServiceNodeBackend) || !node.allows() {
+        // Who gets the packet is decided behind this hook, and a process of the node has none.
+        let alone = service.flags & SVC_OTHERS == 0 || !others.allows();
+        return if alone || node.is(Reason::ServiceNodeBackend) {
+            node.0
+        } else {
+            Judged::new(Reason::ServiceNodeBackend, node.rule()).0
+        };
+    }
+    if service.node_count == 0 && !others.allows() {
+        return others.0;
+    }
+    if uncovered() && service.flags & SVC_OTHERS != 0 && !others.is(Reason::Allowed) {
+        return Judged::new(Reason::ServiceUnjudged, rule::NONE).0;
+    }
+    let opens = state.packet.proto != TCP || state.packet.is_tcp_open();
+    let tell = if opens { MARK_TELL } else { 0 };
+    Skb::new(skb).set_tc_index(state.slot | MARK_SERVICE | MARK_JUDGE | tell);
+    Judged::new(Reason::Pending, rule::NONE).flagged(CT_FROM_POD, bits).0
+}
+
+/// Whether packets may leave the node by an interface where nothing judges them.
+#[inline(always)]
+fn uncovered() -> bool {
+    let Some(control) = CONTROL.get_ptr(0) else {
+        return true;
+    };
+    // SAFETY: array elements live as long as the map.
+    let control = unsafe { &*control };
+    spare::read(&control.flags) & CONTROL_UNCOVERED != 0
+}
+
+/// Backends that are processes of this node: allowed if all are; of none, allowed.
+#[inline(always)]
+fn node_backends(service: &Service, query: &mut Query, proto: u8) -> u64 {
+    if service.flags & SVC_NODE_MANY != 0 {
+        return Judged::new(Reason::ServiceNodeBackend, rule::NONE).0;
+    }
+    let v4 = query.remote.is_v4();
+    let mut judged = Judged::new(Reason::Allowed, rule::NONE);
+    let mut at = 0;
+    while at < NODE_BACKENDS {
+        if let Some(backend) = service.node.get(at)
+            && at < usize::from(service.node_count)
+            && backend.addr.is_v4() == v4
+        {
+            query.remote = backend.addr;
+            query.key = port_key(proto, backend.port);
+            judged = Judged(look_up(query));
+            if !judged.allows() {
+                return judged.0;
+            }
+        }
+        at += 1;
+    }
+    judged.0
+}
+
+/// Whether a backend of the Service is known to have this class.
+#[inline(always)]
+fn has_class(service: &Service, class: ClassId) -> bool {
+    let mut at = 0;
+    while at < SERVICE_PAIRS {
+        if let Some(pair) = service.pairs.get(at)
+            && at < usize::from(service.pair_count)
+            && pair.class == class
+        {
+            return true;
+        }
+        at += 1;
+    }
+    false
+}
+
+/// All other backends: [`Reason::Allowed`] if they are known and all allowed, a denial if they are
+/// known and all denied, else [`Reason::Pending`].
+#[inline(always)]
+fn other_backends(service: &Service, query: &mut Query, proto: u8) -> u64 {
+    let (mut allowed, mut denied) = (false, 0);
+    query.by = BY_CLASS;
+    let mut at = 0;
+    while at < SERVICE_PAIRS {
+        if let Some(pair) = service.pairs.get(at)
+            && at < usize::from(service.pair_count)
+        {
+            query.remote = Addr([pair.class as u32, (pair.class >> 32) as u32, 0, 0]);
+            query.key = port_key(proto, pair.port);
+            let judged = Judged(look_up(query));
+            if judged.allows() {
+                allowed = true;
+            } else {
+                denied = judged.0;
+            }
+        }
+        at += 1;
+    }
+    query.by = 0;
+    if denied == 0 {
+        let reason = if allowed { Reason::Allowed } else { Reason::Pending };
+        return Judged::new(reason, rule::NONE).0;
+    }
+    if allowed { Judged::new(Reason::Pending, rule::NONE).0 } else { denied }
+}
+
+/// Marks the pod's packet on a flow to a Service that has an entry: judged behind the translation
+/// if the flow has no answer yet, is older than the policy, or was idle for so long that the
+/// translation may be another one.
+#[inline(never)]
+pub(crate) fn mark(skb: Skb, state: &State, entry: &mut CtEntry) {
+    let idle = state.now.saturating_sub(entry.last_seen);
+    let generation = state.policy().generation();
+    let due = entry.seen_reply & SEEN == 0 || entry.generation != generation || idle > SHORTEST;
+    if due && entry.generation == generation && spare::spared(state.slot, state.now) != spare::NO {
+        // What passes behind the translation only because it is spared must be asked about again.
+        entry.generation = !generation;
+    }
+    let judge = if due { MARK_JUDGE } else { 0 };
+    skb.set_tc_index(state.slot | MARK_SERVICE | judge);
+}
+
+/// Whether a packet towards the pod, on a flow that it opened to a Service, may be this flow's: a
+/// process of the node answers only where the Service has one that the pod may reach.
+#[inline(always)]
+pub(crate) fn may_answer(skb: Skb, state: &State, entry: &mut CtEntry) -> bool {
+    if !from_node(skb, state) {
+        return true;
+    }
+    if entry.service & (CT_SERVICE_NODE | CT_SERVICE_LOCAL) != 0 {
+        entry.service |= CT_SERVICE_LOCAL;
+        return true;
+    }
+    state.word & (1 << EGRESS) == 0
+}
+
+/// Judges a known flow to a Service anew, for the backend that it has: a [`Judged`], of
+/// [`Reason::Pending`] if that is not known here.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn judge_known(state: *const State) -> u64 {
+    let denied = Judged::new(Reason::PolicyDenied, rule::DEFAULT_DENY).0;
+    // SAFETY: the verifier checks that the pointer is null or to a whole `State`.
+    let Some(state) = (unsafe { state.as_ref() }) else {
+        return denied;
+    };
+    if state.word & (1 << EGRESS) == 0 {
+        return Judged::new(Reason::NotIsolated, rule::NOT_ISOLATED).0;
+    }
+    let mut flow = Flow {
+        remote: *state.remote(),
+        word: state.word,
+        slot: state.slot,
+        local_port: state.local_port,
+        remote_port: state.remote_port,
+        proto: state.packet.proto,
+        flags: CT_FROM_POD,
+        hidden: 0,
+        _pad: 0,
+    };
+    if backend(state, &mut flow) {
+        if hook::owns(state.slot, &flow.remote) {
+            flow.flags |= CT_HAIRPIN;
+        }
+        return judge_flow(&raw const flow);
+    }
+    if flow::find(state).is_none_or(|entry| entry.service & CT_SERVICE_LOCAL == 0) {
+        return Judged::new(Reason::Pending, rule::NONE).0;
+    }
+    // A process of the node has answered, so no hook will see where the packets go.
+    let Some((service, unserved)) = find(state) else {
+        return denied;
+    };
+    let mut query = Query {
+        remote: *state.remote(),
+        word: state.word,
+        key: port_key(state.packet.proto, state.remote_port),
+        direction: EGRESS,
+        slot: state.slot,
+        by: 0,
+    };
+    if unserved {
+        return look_up(&raw const query);
+    }
+    if service.node_count == 0 {
+        return denied;
+    }
+    node_backends(service, &mut query, state.packet.proto)
+}
+
+/// Puts the flow's backend in place of the virtual address, if it is known.
+#[inline(never)]
+fn backend(state: &State, flow: &mut Flow) -> bool {
+    let key: CtKey6 = Tuple::of(state).key6();
+    let Some(found) = BACKENDS.get_ptr(key) else {
+        return false;
+    };
+    // SAFETY: the element stays mapped (RCU).
+    let found: &Backend = unsafe { &*found };
+    flow.remote = found.addr;
+    let (port, of) = in_order(&found.port, &found.key);
+    flow.remote_port = port;
+    of == key
+}
