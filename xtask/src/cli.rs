@@ -45,7 +45,7 @@ enum Task {
         /// Also the tests in a real cluster, which is started for them.
         #[arg(long)]
         cluster: bool,
-        /// There, the long runs: ten updates, hundreds of starts.
+        /// The long runs: thousands of connections, ten updates, hundreds of starts.
         #[arg(long, requires = "cluster")]
         release: bool,
     },

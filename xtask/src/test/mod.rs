@@ -66,7 +66,7 @@ pub(crate) enum TestError {
 pub(crate) struct Options {
     /// Also those in a real cluster.
     pub(crate) cluster: bool,
-    /// In the cluster, the long runs.
+    /// The long runs.
     pub(crate) release: bool,
 }
 
@@ -84,9 +84,9 @@ pub(crate) fn run(workspace: &Workspace, options: Options) -> Result<(), TestErr
     console::step("testing the crates one by one");
     // All but the kernel half, so that no crate's tests are forgotten.
     let units = ["--workspace", "--exclude", "enforcer-ebpf", "--exclude", "enforcer-tests"];
-    counts.add(cargo_test(workspace, &daemon, &units)?);
+    counts.add(cargo_test(workspace, options, &daemon, &units)?);
     console::step("testing end to end, in network namespaces");
-    counts.add(cargo_test(workspace, &daemon, &["--package", "enforcer-tests"])?);
+    counts.add(cargo_test(workspace, options, &daemon, &["--package", "enforcer-tests"])?);
     drop(pins);
     if options.cluster {
         counts.add(in_cluster(workspace, options)?);
@@ -128,11 +128,15 @@ fn report(counts: &Counts, elapsed: Duration) {
 
 fn cargo_test(
     workspace: &Workspace,
+    options: Options,
     daemon: &Path,
     packages: &[&str],
 ) -> Result<Counts, TestError> {
     let mut command = workspace.cargo();
     command.args(["test", "--no-fail-fast"]).args(packages).env("ENFORCER_BIN", daemon);
+    if options.release {
+        command.env("ENFORCER_LONG", "1");
+    }
     Ok(count(&mut command)?)
 }
 
