@@ -139,7 +139,7 @@ pub(crate) fn run(skb: Skb, state: &State) -> i32 {
                 touch(state, e);
             }
             if state.egress() && e.service & CT_SERVICE != 0 {
-                if e.seen_reply & SEEN != 0 {
+                if e.seen_reply & SEEN != 0 && idle <= SECOND {
                     skb.set_tc_index(state.slot | MARK_SERVICE);
                 } else {
                     service::mark(skb, state, e);
@@ -190,9 +190,18 @@ const ANEW: i32 = 104;
 pub(crate) const REPLACE_IF_ALLOWED: u32 = 2;
 
 /// Refreshes an entry's and an endpoint's clocks; at most once a second for a flow.
+///
+/// Of a connection to a Service only answers count as its use: they show that it still has its
+/// translation. What the pod sends shows nothing, and must not keep itself from being judged.
 #[inline(always)]
 fn touch(state: &State, e: &mut CtEntry) {
-    e.last_seen = state.now;
+    let shows_nothing = state.egress()
+        && e.service & CT_SERVICE != 0
+        && e.seen_reply & SEEN != 0
+        && state.packet.proto == TCP;
+    if !shows_nothing {
+        e.last_seen = state.now;
+    }
     hook::seen(state);
 }
 

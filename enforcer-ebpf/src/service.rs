@@ -9,7 +9,7 @@ use enforcer_common::{
         MARK_JUDGE, MARK_SERVICE, MARK_TELL, NODE_BACKENDS, NODE_SERVES_PORTS, SERVICE_PAIRS,
         SVC_NODE_MANY, SVC_OTHERS, Service, ServiceKey, rule,
     },
-    conntrack::{SEEN, SHORTEST},
+    conntrack::{SECOND, SEEN},
     reason::Reason,
     verdict::{
         port_key,
@@ -212,13 +212,13 @@ fn other_backends(service: &Service, query: &mut Query, proto: u8) -> u64 {
 }
 
 /// Marks the pod's packet on a flow to a Service that has an entry: judged behind the translation
-/// if the flow has no answer yet, is older than the policy, or was idle for so long that the
-/// translation may be another one.
+/// if the flow has no answer yet, is older than the policy, or has had none for so long that the
+/// translation may be another one (at least 1 s: answers refresh the entry once a second).
 #[inline(never)]
 pub(crate) fn mark(skb: Skb, state: &State, entry: &mut CtEntry) {
     let idle = state.now.saturating_sub(entry.last_seen);
     let generation = state.policy().generation();
-    let due = entry.seen_reply & SEEN == 0 || entry.generation != generation || idle > SHORTEST;
+    let due = entry.seen_reply & SEEN == 0 || entry.generation != generation || idle > SECOND;
     if due && entry.generation == generation && spare::spared(state.slot, state.now) != spare::NO {
         // What passes behind the translation only because it is spared must be asked about again.
         entry.generation = !generation;

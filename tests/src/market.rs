@@ -15,8 +15,8 @@ use crate::{
 
 /// Where the backends listen.
 pub const TARGET: u16 = 8080;
-/// Probes at once: few, so that nothing that is open looks closed on a busy machine.
-const AT_ONCE: usize = 100;
+/// Probes at once: not so many that what is open looks closed on a busy machine.
+const AT_ONCE: usize = 200;
 /// How long each waits: longer than TCP's first retransmission.
 const PATIENCE: Duration = Duration::from_millis(2_500);
 /// Silence after which a connection counts as stopped: longer than TCP's first retransmission.

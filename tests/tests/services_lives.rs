@@ -10,6 +10,7 @@ use enforcer_tests::{
         policies, stops,
     },
     policy,
+    wire::{Wire, packet_between},
     world::must,
 };
 
@@ -277,5 +278,45 @@ fn datagrams_that_get_back_to_a_backend_that_was_allowed_before_are_judged() {
         market.world.closed(probe.clone());
         choose(&mut market, 0);
         market.world.open(probe);
+    }
+}
+
+#[test]
+fn segments_that_get_another_backend_reach_it_no_more_when_no_answer_comes() {
+    for mode in MODES {
+        for service in [near(1, &[good(), bad()]), far(2, &[far_good(), far_bad()])] {
+            let mut market = Market::new(mode);
+            let only = |index: usize| service.clone().with(&service.backends[index..=index]);
+            market.offer(std::slice::from_ref(&service));
+            market.translate(&[only(0)]);
+            let mut connection = market.connect(&service, false);
+            assert!(connection.echo(Duration::from_secs(1)), "{}", service.name);
+            // The other one listens and says nothing; the node forgets, and takes what comes next
+            // for a new connection.
+            market.translate(&[only(1)]);
+            let address = service.backends[1].addresses[0];
+            let place = service.backends[1].place_of(address);
+            let (netns, _) = must(market.lab().locate(&place, false));
+            for rule in [
+                "add table ip lab_silence".to_owned(),
+                "add chain ip lab_silence in { type filter hook input priority 0; }".to_owned(),
+                format!("add rule ip lab_silence in ip daddr {address} drop"),
+            ] {
+                must(netns.command("nft", &[&rule]));
+            }
+            let eyes = must(Wire::open(netns, "eth0"));
+            must(market.lab().forget_connections());
+            let client = client().addresses[0];
+            let seen = |patience| {
+                let wanted = |frame: &[u8]| packet_between(frame, client, address).is_some();
+                must(eyes.wait_for(patience, wanted)).is_some()
+            };
+            let heartbeat = connection.beat();
+            thread::sleep(Duration::from_millis(2_500));
+            while seen(Duration::ZERO) {}
+            // TCP's next tries are 3 s and 6 s after the first.
+            assert!(!seen(Duration::from_secs(5)), "{}, {}", service.name, mode.name());
+            stops(&heartbeat);
+        }
     }
 }
