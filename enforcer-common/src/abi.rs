@@ -466,7 +466,7 @@ no_padding! {
     ServiceKey = Addr, u16, u8, u8;
     ClassPort = u64, u16, [u16; 3];
     NodeBackend = Addr, u16, u16;
-    Backend = Addr, u16, u16, CtKey6;
+    Backend = u64, Addr, u16, [u16; 3], CtKey6, u32;
     Service = [ClassPort; SERVICE_PAIRS], ServiceKey, [NodeBackend; NODE_BACKENDS], u8, u8, u16;
     ToldKey = Addr, Addr, u32, u16, u16, u16, u8, u8, u32;
     Event = u64, Addr, Addr, u32, u32, u32, u32, u16, u16, u16, u16, u8, u8, u8, u8, u8, u8, u16;

@@ -93,14 +93,19 @@ pub struct Service {
 /// The backend that a flow to a Service has, as the node's connection tracking says. Written by the
 /// agent for flows that live on, so that a changed policy can be asked about it at the sender.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct Backend {
+    /// [`crate::abi::CtEntry::created`] of the flow: one that comes after it under the same key may
+    /// have another backend.
+    pub created: u64,
     /// Its address.
     pub addr: Addr,
     /// Its port, host order.
     pub port: u16,
     /// Zero.
-    pub _pad: u16,
+    pub _pad: [u16; 3],
     /// The key under which this value stands (see [`crate::abi::Peer`]).
     pub key: CtKey6,
+    /// Zero.
+    pub _end: u32,
 }

@@ -224,18 +224,31 @@ pub(crate) extern "C" fn known(skb: *mut __sk_buff, state: *const State, backend
     if expired(packet.proto, e, state.now) {
         return REOPEN;
     }
-    if packet.is_tcp_open() && reopens(e.seen_origin, e.seen_reply, from_origin) {
+    let revoked_to_service = e.flags & CT_REVOKED != 0 && e.service & CT_SERVICE != 0;
+    let reopened = reopens(e.seen_origin, e.seen_reply, from_origin)
+        // A connection that was stopped is over for the pod, too: it may get another backend.
+        || (from_origin && revoked_to_service);
+    if packet.is_tcp_open() && reopened {
         return if from_origin { REOPEN } else { RIVAL };
     }
     if !state.egress() && !rides(Skb::new(skb), state, e) {
         // The tuple is the node's or the pod's own, and this packet is neither's.
         return STATELESS;
     }
+    let generation = state.policy().generation();
+    let idle = state.now.saturating_sub(e.last_seen);
+    if e.service & CT_SERVICE == 0
+        && from_pod
+        && from_origin
+        && service::may_be(state)
+        && (e.generation != generation || packet.is_tcp_open() || idle > SECOND)
+    {
+        e.service |= service::became(state) as u8;
+    }
     let to_service = e.service & CT_SERVICE != 0;
     if to_service && !state.egress() && !service::may_answer(Skb::new(skb), state, e) {
         return event::tell(Skb::new(skb), state, Reason::ServiceNodeBackend);
     }
-    let generation = state.policy().generation();
     let anew = e.flags & (CT_REVOKED | CT_AUDITED) != 0 || e.generation != generation;
     if to_service && state.egress() {
         service::mark(Skb::new(skb), state, e);

@@ -2,7 +2,7 @@
 
 use aya_ebpf::bindings::__sk_buff;
 use enforcer_common::{
-    abi::{FragEntry, FragKey},
+    abi::{FragEntry, FragKey, MARK_JUDGE, MARK_SERVICE},
     conntrack::SECOND,
     packet::FRAG_FIRST,
     reason::Reason,
@@ -55,6 +55,9 @@ pub(crate) extern "C" fn later(skb: *mut __sk_buff, state: *const State) -> i32 
     let Some(state) = (unsafe { state.as_ref() }) else {
         return DROP;
     };
+    // Its first may have been denied in its sender's name, where the pod's own policy allows all.
+    let marked = !state.egress() && Skb::new(skb).tc_index() & (MARK_SERVICE | MARK_JUDGE) != 0;
+    let strict = state.isolated() || marked;
     let reason = match FRAGMENTS.get_ptr(key(state)) {
         Some(entry) => {
             // SAFETY: a preallocated element may be reused for another key while it is read; the
@@ -63,7 +66,7 @@ pub(crate) extern "C" fn later(skb: *mut __sk_buff, state: *const State) -> i32 
             let entry = unsafe { *entry };
             if state.packet.fragment_start < entry.first_end {
                 Reason::BadFragment
-            } else if state.isolated()
+            } else if strict
                 && (entry.generation != state.policy().generation()
                     || state.now.saturating_sub(entry.seen) > LIFETIME)
             {
@@ -72,7 +75,7 @@ pub(crate) extern "C" fn later(skb: *mut __sk_buff, state: *const State) -> i32 
                 Reason::Fragment
             }
         }
-        None if state.isolated() => Reason::FragmentNoFirst,
+        None if strict => Reason::FragmentNoFirst,
         None => Reason::Fragment,
     };
     if reason.is_drop() {

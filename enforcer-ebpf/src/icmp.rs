@@ -97,9 +97,9 @@ pub(crate) extern "C" fn related(skb: *mut __sk_buff, state: *const State) -> u3
     if entry.generation == state.policy().generation() && !judged_anew {
         return 1;
     }
-    if entry.service & CT_SERVICE != 0 && !judged_anew {
+    if entry.service & CT_SERVICE != 0 {
         // Its backend is judged behind the translation; what the flow sends is, too.
-        return 1;
+        return u32::from(!judged_anew);
     }
     let flow = Flow {
         remote: *remote,

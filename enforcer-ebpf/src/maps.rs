@@ -59,6 +59,9 @@ pub(crate) static SERVICES: HashMap<ServiceKey, Service> =
 #[map]
 pub(crate) static BACKENDS: HashMap<CtKey6, Backend> =
     HashMap::with_max_entries(262_144, BPF_F_NO_PREALLOC);
+/// Where a key of [`BACKENDS`] is put together; nobody else looks at it.
+#[map]
+pub(crate) static BACKEND_KEY: PerCpuArray<CtKey6> = PerCpuArray::with_max_entries(1, 0);
 /// The packet in hand as its sender's; nobody else looks at it.
 #[map]
 pub(crate) static SENDER: PerCpuArray<State> = PerCpuArray::with_max_entries(1, 0);

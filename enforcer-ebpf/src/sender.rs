@@ -88,6 +88,12 @@ fn decide(skb: *mut __sk_buff, sender: &State, mark: u32) -> i32 {
 /// Tells a denial always, an allowance of a flow's first packet only.
 #[inline(always)]
 fn conclude(skb: *mut __sk_buff, sender: &State, judged: u64, mark: u32) -> i32 {
+    let packet = &sender.packet;
+    let is_open = mark & MARK_JUDGE == 0 || (packet.proto == TCP && !packet.is_tcp_open());
+    if Judged(judged).is(Reason::Locked) && is_open {
+        // A plan that is not whole closes what is new.
+        return PASS;
+    }
     if Judged(judged).allows() && mark & MARK_TELL == 0 {
         return PASS;
     }
@@ -100,6 +106,10 @@ pub(crate) fn leave(skb: *mut __sk_buff) -> i32 {
     let skb = Skb::new(skb);
     let mark = skb.tc_index();
     if mark & (MARK_SERVICE | MARK_JUDGE) == 0 {
+        if mark != 0 {
+            // Slots are this node's, and the mark survives where nodes share a kernel.
+            skb.set_tc_index(0);
+        }
         return PASS;
     }
     leave_translated(skb.raw())
@@ -113,7 +123,7 @@ pub(crate) extern "C" fn leave_translated(skb: *mut __sk_buff) -> i32 {
     let mark = skb.tc_index();
     let slot = skb.sender();
     // What comes after, the outer packet of a tunnel among it, is not to be judged for this.
-    skb.set_tc_index(slot);
+    skb.set_tc_index(0);
     let Some(sender) = SENDER.get_ptr_mut(0) else {
         return DROP;
     };

@@ -21,11 +21,11 @@ use crate::{
     flow::{self, Tuple},
     hook,
     judge::{Flow, from_node, judge_flow},
-    maps::{BACKENDS, CONTROL, NODE_ADDRS, SERVICES},
+    maps::{BACKEND_KEY, BACKENDS, CONTROL, NODE_ADDRS, SERVICES},
     skb::Skb,
     spare,
     state::{Judged, State},
-    table::{BY_CLASS, Query, class_of, in_order, look_up},
+    table::{BY_CLASS, Query, class_of, look_up},
 };
 
 const EGRESS: u32 = Direction::Egress as u32;
@@ -80,8 +80,15 @@ pub(crate) extern "C" fn judge_service(skb: *mut __sk_buff, state: *const State)
     } else {
         CT_SERVICE
     });
+    // Of a denial, too: one that is spared leaves an entry, which must not be taken for a flow to the
+    // virtual address itself.
+    Judged(judge_found(skb, state, service, unserved)).flagged(0, bits).0
+}
+
+#[inline(always)]
+fn judge_found(skb: *mut __sk_buff, state: &State, service: &Service, unserved: bool) -> u64 {
     if !state.isolated() {
-        return Judged::new(Reason::NotIsolated, rule::NOT_ISOLATED).flagged(0, bits).0;
+        return Judged::new(Reason::NotIsolated, rule::NOT_ISOLATED).0;
     }
     if hook::at(state.slot).is_none_or(|endpoint| endpoint.flags & EP_LOCKED != 0) {
         return Judged::new(Reason::Locked, rule::NONE).0;
@@ -119,13 +126,15 @@ pub(crate) extern "C" fn judge_service(skb: *mut __sk_buff, state: *const State)
     if service.node_count == 0 && !others.allows() {
         return others.0;
     }
-    if uncovered() && service.flags & SVC_OTHERS != 0 && !others.is(Reason::Allowed) {
+    // Without a slice it may be anybody's.
+    let elsewhere = service.flags & SVC_OTHERS != 0 || service.node_count == 0;
+    if elsewhere && !others.is(Reason::Allowed) && uncovered() {
         return Judged::new(Reason::ServiceUnjudged, rule::NONE).0;
     }
     let opens = state.packet.proto != TCP || state.packet.is_tcp_open();
     let tell = if opens { MARK_TELL } else { 0 };
     Skb::new(skb).set_tc_index(state.slot | MARK_SERVICE | MARK_JUDGE | tell);
-    Judged::new(Reason::Pending, rule::NONE).flagged(CT_FROM_POD, bits).0
+    Judged::new(Reason::Pending, rule::NONE).0
 }
 
 /// Whether packets may leave the node by an interface where nothing judges them.
@@ -211,6 +220,24 @@ fn other_backends(service: &Service, query: &mut Query, proto: u8) -> u64 {
     if allowed { Judged::new(Reason::Pending, rule::NONE).0 } else { denied }
 }
 
+/// The `CT_SERVICE…` bits of a flow whose entry says nothing of a Service, if its address has become
+/// one's since.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn became(state: *const State) -> u32 {
+    // SAFETY: the verifier checks that the pointer is null or to a whole `State`.
+    let Some(state) = (unsafe { state.as_ref() }) else {
+        return 0;
+    };
+    match find(state) {
+        Some((service, unserved)) if service.node_count > 0 || unserved => {
+            u32::from(CT_SERVICE | CT_SERVICE_NODE)
+        }
+        Some(_) => u32::from(CT_SERVICE),
+        None => 0,
+    }
+}
+
 /// Marks the pod's packet on a flow to a Service that has an entry: judged behind the translation
 /// if the flow has no answer yet, is older than the policy, or has had none for so long that the
 /// translation may be another one (at least 1 s: answers refresh the entry once a second).
@@ -234,7 +261,7 @@ pub(crate) fn may_answer(skb: Skb, state: &State, entry: &mut CtEntry) -> bool {
     if !from_node(skb, state) {
         return true;
     }
-    if entry.service & (CT_SERVICE_NODE | CT_SERVICE_LOCAL) != 0 {
+    if entry.service & (CT_SERVICE_NODE | CT_SERVICE_LOCAL) != 0 || node_answers(state) != 0 {
         entry.service |= CT_SERVICE_LOCAL;
         return true;
     }
@@ -265,16 +292,32 @@ pub(crate) extern "C" fn judge_known(state: *const State) -> u64 {
         hidden: 0,
         _pad: 0,
     };
-    if backend(state, &mut flow) {
+    let local = flow::find(state).is_some_and(|entry| entry.service & CT_SERVICE_LOCAL != 0);
+    // What is not TCP may have got another backend since: what the pod sends is always judged behind
+    // the translation, and must get there for the translation to be renewed.
+    let noted = state.packet.proto == TCP || !state.egress() || local;
+    if noted && backend(state, &mut flow) {
         if hook::owns(state.slot, &flow.remote) {
             flow.flags |= CT_HAIRPIN;
         }
         return judge_flow(&raw const flow);
     }
-    if flow::find(state).is_none_or(|entry| entry.service & CT_SERVICE_LOCAL == 0) {
+    if !local {
         return Judged::new(Reason::Pending, rule::NONE).0;
     }
-    // A process of the node has answered, so no hook will see where the packets go.
+    judge_local(state)
+}
+
+/// Judges a known flow to a Service that a process of the node has answered, so that no hook will
+/// see where its packets go: a [`Judged`].
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn judge_local(state: *const State) -> u64 {
+    let denied = Judged::new(Reason::PolicyDenied, rule::DEFAULT_DENY).0;
+    // SAFETY: the verifier checks that the pointer is null or to a whole `State`.
+    let Some(state) = (unsafe { state.as_ref() }) else {
+        return denied;
+    };
     let Some((service, unserved)) = find(state) else {
         return denied;
     };
@@ -290,7 +333,7 @@ pub(crate) extern "C" fn judge_known(state: *const State) -> u64 {
         return look_up(&raw const query);
     }
     if service.node_count == 0 {
-        return denied;
+        return if node_answers(state) != 0 { look_up(&raw const query) } else { denied };
     }
     node_backends(service, &mut query, state.packet.proto)
 }
@@ -298,14 +341,68 @@ pub(crate) extern "C" fn judge_known(state: *const State) -> u64 {
 /// Puts the flow's backend in place of the virtual address, if it is known.
 #[inline(never)]
 fn backend(state: &State, flow: &mut Flow) -> bool {
-    let key: CtKey6 = Tuple::of(state).key6();
+    let Some(entry) = flow::find(state) else {
+        return false;
+    };
+    // The chain of calls that leads here has no room on the stack for a key.
+    let Some(key) = BACKEND_KEY.get_ptr_mut(0) else {
+        return false;
+    };
+    // SAFETY: a per-CPU value, and TC programs are not re-entered on a CPU.
+    let key = unsafe { &mut *key };
+    *key = Tuple::of(state).key6();
+    let key = &*key;
     let Some(found) = BACKENDS.get_ptr(key) else {
         return false;
     };
     // SAFETY: the element stays mapped (RCU).
     let found: &Backend = unsafe { &*found };
-    flow.remote = found.addr;
-    let (port, of) = in_order(&found.port, &found.key);
-    flow.remote_port = port;
-    of == key
+    // Before the key, each. An earlier flow of this key may have had another backend.
+    let created = spare::read(&found.created);
+    flow.remote = spare::read(&found.addr);
+    flow.remote_port = spare::read(&found.port);
+    created == entry.created && is_same(&found.key, key)
+}
+
+/// Whether a key in a map is this one, read word by word and after what was read before.
+#[inline(always)]
+fn is_same(found: &CtKey6, key: &CtKey6) -> bool {
+    let mut same = spare::read(&found.ifindex) == key.ifindex
+        && spare::read(&found.local_port) == key.local_port
+        && spare::read(&found.remote_port) == key.remote_port
+        && spare::read(&found.proto) == key.proto;
+    let mut at = 0;
+    while at < 4 {
+        let pairs = [(&found.local, &key.local), (&found.remote, &key.remote)];
+        for (found, key) in pairs {
+            if let (Some(found), Some(key)) = (found.get(at), key.get(at)) {
+                same &= spare::read(found) == *key;
+            }
+        }
+        at += 1;
+    }
+    same
+}
+
+/// Whether a process of the node may answer at a Service's address that is the node's own, too: as
+/// one at any other address of the node.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn node_answers(state: *const State) -> u32 {
+    // SAFETY: the verifier checks that the pointer is null or to a whole `State`.
+    let Some(state) = (unsafe { state.as_ref() }) else {
+        return 0;
+    };
+    let query = Query {
+        remote: *state.remote(),
+        word: state.word,
+        key: port_key(state.packet.proto, state.remote_port),
+        direction: EGRESS,
+        slot: state.slot,
+        by: 0,
+    };
+    if NODE_ADDRS.get_ptr(query.remote).is_none() {
+        return 0;
+    }
+    u32::from(Judged(look_up(&raw const query)).allows())
 }

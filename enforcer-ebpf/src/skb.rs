@@ -66,6 +66,10 @@ impl Skb {
         // SAFETY: `tc_index` is writable for TC programs (net/core/filter.c,
         // tc_cls_act_is_valid_access).
         unsafe { (*self.0).tc_index = mark };
+        // Where a program after ours says that the packet is fine, its class becomes `tc_index`
+        // (`tcx_action_code` in include/net/tcx.h): let it be the same.
+        // SAFETY: writable likewise.
+        unsafe { (*self.0).tc_classid = mark };
     }
 
     /// Slot of the local pod that sent the packet, if one did; else 0.

@@ -121,7 +121,7 @@ fn place(key: &RowKey) -> RowRef {
 
 /// Reads a value and then the key that stands with it; see `abi::Peer` for what the order is for.
 #[inline(always)]
-pub(crate) fn in_order<V: Copy, K: Copy>(value: &V, key: &K) -> (V, K) {
+fn in_order<V: Copy, K: Copy>(value: &V, key: &K) -> (V, K) {
     let (value, key) = (&raw const *value, &raw const *key);
     // SAFETY: from a reference; volatile, so that it is read here and once.
     let value = unsafe { value.read_volatile() };

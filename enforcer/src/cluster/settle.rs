@@ -33,6 +33,8 @@ struct Losses {
     moves: HashSet<(Members, Members)>,
     /// Addresses with these members went to another pod.
     handed_over: HashSet<Members>,
+    /// Addresses that were judged by themselves are Services' now.
+    to_services: bool,
 }
 
 /// An endpoint's table before, if it had one, and now.
@@ -77,9 +79,9 @@ impl Index {
 
         plan.names.extend(self.services.take_names());
 
-        let losses = self.settle_addresses(&mut plan);
+        let mut losses = self.settle_addresses(&mut plan);
         self.settle_prefixes(&mut plan);
-        self.settle_services(&mut plan);
+        losses.to_services = self.settle_services(&mut plan);
         self.settle_rows(&mut plan);
         self.set_endpoints(switches, &losses, &mut plan);
         self.forget(&mut plan);
@@ -336,6 +338,14 @@ impl Index {
             for (ifindex, entry) in &self.interfaces.entries {
                 if entry.installed.as_ref().is_some_and(|now| lossy.contains(&now.table)) {
                     rejudge.entry(*ifindex).or_insert(true);
+                }
+            }
+        }
+        if losses.to_services {
+            for (ifindex, entry) in &self.interfaces.entries {
+                let table = entry.installed.as_ref().and_then(|now| self.tables.get(now.table));
+                if table.is_some_and(|table| table.isolated()[Direction::Egress as usize]) {
+                    rejudge.insert(*ifindex, true);
                 }
             }
         }

@@ -65,7 +65,8 @@ impl Kernel {
             || !(plan.cidrs_set.is_empty()
                 && plan.peers_set.is_empty()
                 && plan.peers_removed.is_empty()
-                && plan.cidrs_removed.is_empty());
+                && plan.cidrs_removed.is_empty())
+            || plan.services_set.iter().any(|(key, _)| !services.contains_key(key));
         self.bridge(&peers, &cidrs, desired, &mut plan);
         for (ifindex, endpoint) in &desired.endpoints {
             let mut endpoint = endpoint.clone();

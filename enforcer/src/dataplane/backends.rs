@@ -4,7 +4,7 @@
 //! The data path is right without: what has no note is judged behind the translation, packet by
 //! packet. The node's own connection tracking is what knows.
 
-use std::{collections::HashSet, net::IpAddr};
+use std::{collections::HashMap, net::IpAddr};
 
 use enforcer_common::{
     abi::{Addr, Backend, CT_SERVICE, CtEntry, CtKey4, CtKey6, MAP_BACKENDS},
@@ -34,6 +34,11 @@ pub(super) fn wide(key: &CtKey4) -> CtKey6 {
     }
 }
 
+/// What is noted of a flow.
+pub(super) fn noted(key: CtKey6, created: u64, address: IpAddr, port: u16) -> Backend {
+    Backend { created, addr: addr(address), port, _pad: [0; 3], key, _end: 0 }
+}
+
 /// A flow as the pod opened it.
 fn original(key: &CtKey6) -> Tuple {
     Tuple {
@@ -60,40 +65,57 @@ impl Kernel {
                 && !expired(proto as u8, entry, now)
         };
         let four = self.maps.ct4.iter().flatten();
-        let four = four.filter(|(key, entry)| lives(key.proto, entry)).map(|(key, _)| wide(&key));
+        let four = four
+            .filter(|(key, entry)| lives(key.proto, entry))
+            .map(|(key, entry)| (wide(&key), entry.created));
         let six = self.maps.ct6.iter().flatten();
-        let six = six.filter(|(key, entry)| lives(key.proto, entry)).map(|(key, _)| key);
-        let living: HashSet<CtKey6> = four.chain(six).collect();
-        let over: Vec<CtKey6> = self.noted_backends.difference(&living).copied().collect();
+        let six = six
+            .filter(|(key, entry)| lives(key.proto, entry))
+            .map(|(key, entry)| (key, entry.created));
+        let living: HashMap<CtKey6, u64> = four.chain(six).collect();
+        let noted = self.noted_backends.iter();
+        let over: Vec<CtKey6> =
+            noted.filter(|(key, at)| living.get(key) != Some(at)).map(|(key, _)| *key).collect();
         for key in over {
             self.forget_backend(&key)?;
         }
-        // The translation of what is not TCP may have been renewed.
-        let open =
-            |key: &&CtKey6| !self.noted_backends.contains(*key) || key.proto != u32::from(TCP);
-        let asked: Vec<CtKey6> = living.iter().filter(open).take(MOST).copied().collect();
+        // The translation of what is not TCP may have been renewed; what is not noted comes first.
+        let is_noted = |key: &CtKey6| self.noted_backends.contains_key(key);
+        let first = living.iter().filter(|(key, _)| !is_noted(key));
+        let again = living.iter().filter(|(key, _)| is_noted(key) && key.proto != u32::from(TCP));
+        let asked: Vec<(CtKey6, u64)> =
+            first.chain(again).take(MOST).map(|(key, created)| (*key, *created)).collect();
         if asked.is_empty() {
             return Ok(());
         }
         let mut connections = Connections::open()?;
-        for key in asked {
-            if let Some(reply) = connections.reply(&original(&key))? {
-                self.note_backend(key, reply.source, reply.source_port)?;
+        for (key, created) in asked {
+            match connections.reply(&original(&key))? {
+                Some(reply) => self.note_backend(key, created, reply.source, reply.source_port)?,
+                // Its next packet is translated anew, perhaps otherwise.
+                None => self.forget_backend(&key)?,
             }
         }
         Ok(())
     }
 
+    /// What the map says.
+    pub(super) fn read_backends(&self) -> HashMap<CtKey6, u64> {
+        let all = self.maps.backends.iter().flatten();
+        all.map(|(key, backend)| (key, backend.created)).collect()
+    }
+
     fn note_backend(
         &mut self,
         key: CtKey6,
+        created: u64,
         address: IpAddr,
         port: u16,
     ) -> Result<(), DataplaneError> {
-        let backend = Backend { addr: addr(address), port, _pad: 0, key };
+        let backend = noted(key, created, address, port);
         let written = self.maps.backends.insert(key, backend, 0);
         written.map_err(|error| failed("write to", MAP_BACKENDS, error))?;
-        self.noted_backends.insert(key);
+        self.noted_backends.insert(key, created);
         Ok(())
     }
 
@@ -106,7 +128,7 @@ impl Kernel {
 
     /// Forgets what is noted of flows of interfaces that are gone.
     pub(super) fn forget_backends(&mut self, interfaces: &[u32]) -> Result<(), DataplaneError> {
-        let gone = self.noted_backends.iter().filter(|key| interfaces.contains(&key.ifindex));
+        let gone = self.noted_backends.keys().filter(|key| interfaces.contains(&key.ifindex));
         for key in gone.copied().collect::<Vec<_>>() {
             self.forget_backend(&key)?;
         }

@@ -1,7 +1,7 @@
 //! The kernel's state as the agent writes it: one owner of maps, endpoints and attachments.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
     path::PathBuf,
     sync::Arc,
@@ -74,8 +74,8 @@ pub struct Kernel {
     pub(super) endpoints: Endpoints,
     pub(super) attached: HashMap<u32, Attachment>,
     pub(super) uplinks: Uplinks,
-    /// Flows in the map of backends.
-    pub(super) noted_backends: HashSet<CtKey6>,
+    /// Flows in the map of backends, and when they were opened.
+    pub(super) noted_backends: HashMap<CtKey6, u64>,
     pub(super) quotas: Quotas,
     pub(super) sizes: Sizes,
     pub(super) pending: Pending,
@@ -154,7 +154,7 @@ impl Kernel {
             endpoints,
             attached: HashMap::new(),
             uplinks: Uplinks::default(),
-            noted_backends: HashSet::new(),
+            noted_backends: HashMap::new(),
             quotas: Quotas {
                 half: (sizes.conntrack / 16).max(64),
                 established: (sizes.conntrack / 4).max(64),
@@ -171,7 +171,7 @@ impl Kernel {
         kernel.interrupted = kernel.is_half_written();
         kernel.read_rows()?;
         kernel.begin_upgrade();
-        kernel.noted_backends = kernel.maps.backends.keys().flatten().collect();
+        kernel.noted_backends = kernel.read_backends();
         kernel.node_addresses = kernel.node_addresses()?;
         Ok((kernel, rings))
     }
@@ -248,7 +248,7 @@ impl Kernel {
     /// Ends the arrival: what is armed from now on is new, and has no past.
     pub fn arrived(&mut self) {
         if self.arrival.take().is_some() {
-            self.noted_backends = self.maps.backends.keys().flatten().collect();
+            self.noted_backends = self.read_backends();
         }
     }
 

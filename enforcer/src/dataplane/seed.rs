@@ -5,14 +5,15 @@ use std::{collections::BTreeMap, net::IpAddr};
 use aya::maps::MapError;
 use enforcer_common::{
     abi::{
-        Backend, CT_ESTABLISHED, CT_FROM_NODE, CT_FROM_POD, CT_HAIRPIN, CT_SERVICE,
-        CT_SERVICE_LOCAL, CtEntry, CtKey4, CtKey6, rule,
+        CT_ESTABLISHED, CT_FROM_NODE, CT_FROM_POD, CT_HAIRPIN, CT_SERVICE, CT_SERVICE_LOCAL,
+        CtEntry, CtKey4, CtKey6, rule,
     },
     conntrack::{ACK, FIN, SEEN, SYN, established},
     verdict::proto::TCP,
 };
 
 use super::{
+    backends::noted,
     maps::{Maps, addr},
     netlink::conntrack::{KernelFlow, PodFlow, pod_views},
     sys,
@@ -129,7 +130,8 @@ fn insert(
     let proto = u32::from(view.proto);
     let key = CtKey6 { ifindex, local: local.0, remote: remote.0, local_port, remote_port, proto };
     if let Some((address, port)) = backend {
-        maps.backends.insert(key, Backend { addr: addr(address), port, _pad: 0, key }, 0)?;
+        // Without it the flow is judged behind the translation.
+        let _unnoted = maps.backends.insert(key, noted(key, entry.created, address, port), 0);
     }
     if local.is_v4() {
         let ([.., local], [.., remote]) = (local.0, remote.0);

@@ -107,6 +107,8 @@ pub(super) struct Frontends {
 /// What the next plan must say of an entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Change {
+    /// The address and port had none.
+    New(abi::Service),
     Set(abi::Service),
     Remove,
 }
@@ -241,7 +243,10 @@ impl Frontends {
             match (entry.written, now) {
                 (before, Some(now)) if before != Some(now) => {
                     entry.written = Some(now);
-                    changes.push((key, Change::Set(now)));
+                    changes.push((
+                        key,
+                        if before.is_none() { Change::New(now) } else { Change::Set(now) },
+                    ));
                 }
                 (_, Some(_)) => {}
                 (before, None) => {

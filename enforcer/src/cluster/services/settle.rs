@@ -9,7 +9,9 @@ use crate::cluster::{class::Member, index::Index, plan::Plan};
 
 impl Index {
     /// After addresses and prefixes are classed: a backend is what the kernel's maps say it is.
-    pub(in crate::cluster) fn settle_services(&mut self, plan: &mut Plan) {
+    /// Whether an address has become a Service's: flows to it were judged by the address itself.
+    pub(in crate::cluster) fn settle_services(&mut self, plan: &mut Plan) -> bool {
+        let mut is_new = false;
         self.services.regroup();
         for (address, old, is_used) in self.services.frontends.take_unplaced() {
             if is_used {
@@ -25,10 +27,15 @@ impl Index {
         }
         for (key, change) in self.services.frontends.take_changes() {
             match change {
+                Change::New(service) => {
+                    is_new = true;
+                    plan.services_set.push((key, service));
+                }
                 Change::Set(service) => plan.services_set.push((key, service)),
                 Change::Remove => plan.services_removed.push(key),
             }
         }
+        is_new
     }
 
     /// What is at an address; its class with one reference more.

@@ -44,8 +44,8 @@ pub enum DiscoveryEvent {
     /// All addresses of this namespace's interfaces, sorted, without those of loopback
     /// (`127.0.0.0/8`, `::1`).
     NodeAddresses(Vec<IpAddr>),
-    /// All interfaces by which packets can leave this namespace, by index: neither loopback nor
-    /// bridges, whose ports are interfaces of their own. Those that lead to pods among them.
+    /// All interfaces by which packets can leave this namespace, by index: not loopback, not
+    /// bridges, whose ports are interfaces of their own, and not `ifb`s. Those that lead to pods among them.
     Outlets(BTreeMap<u32, Arc<str>>),
     /// All that was there when discovery began has been told. Comes once.
     FirstComplete,
@@ -289,7 +289,8 @@ impl Discovery {
 
 /// The index and name of an interface by which packets can leave.
 fn outlet(link: &Link) -> Option<(u32, Arc<str>)> {
-    let outlet = &*link.kind != "bridge" && link.ifindex != LOOPBACK;
+    // What is sent to an `ifb` is on its way in (a limit on what a pod sends), and not translated yet.
+    let outlet = !matches!(&*link.kind, "bridge" | "ifb") && link.ifindex != LOOPBACK;
     outlet.then(|| (link.ifindex, Arc::clone(&link.name)))
 }
 
