@@ -14,7 +14,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     break_glass::BreakGlass, bypass::Bypass, dns::ClusterDns, endpoints_file::EndpointsFile,
-    found::Found, gaps::Gaps, holds::Hold, hooks::Cover, names,
+    found::Found, gaps::Gaps, holds::Hold, names,
 };
 use crate::{
     cli::{StartMode, args::DirArgs},
@@ -24,7 +24,7 @@ use crate::{
         plan::Plan,
     },
     dataplane::{
-        self, DataplaneError, Kernel, RingMaps,
+        self, Cover, DataplaneError, Kernel, RingMaps,
         netlink::{DiscoveryEvent, conntrack},
     },
     flow::{decode, directory::Directory, event::enrich, pending::Pending, ring::FlowRing},
@@ -312,10 +312,14 @@ impl Core {
             if let DiscoveryEvent::Lost(ifindex) = event {
                 self.write(&Plan { endpoints_removed: vec![ifindex], ..Plan::default() });
             }
+            let outlets = matches!(event, DiscoveryEvent::Outlets(_));
             if let Some(found) = &mut self.found {
                 found.take(event);
             }
             self.close_early();
+            if outlets {
+                self.cover_early();
+            }
             return Ok(());
         }
         match event {
@@ -481,7 +485,12 @@ impl Core {
         let swept = self.kernel.sweep();
         debug!(live = swept.live, deleted = swept.deleted, "aged conntrack");
         self.put_back(Instant::now());
-        self.cover(Cover::Displaced);
+        // Before the first plan nothing is known to be no outlet.
+        if self.found.is_none() {
+            self.cover(Cover::Displaced);
+        } else {
+            self.cover_early();
+        }
         self.backends_due = true;
         self.look_for_bypass();
     }
