@@ -8,7 +8,6 @@ use tracing::{info, warn};
 use super::{
     core::{Core, kernel_flows},
     found::Found,
-    hooks::Cover,
 };
 use crate::{
     cli::StartMode,
@@ -16,7 +15,7 @@ use crate::{
         event::{AdoptedInterface, Event},
         plan::Plan,
     },
-    dataplane::{DataplaneError, FoundEndpoint},
+    dataplane::{Cover, DataplaneError, FoundEndpoint},
     source::{Source, SourceUpdate, kubernetes::Enforced},
 };
 
@@ -38,6 +37,7 @@ impl Core {
         update.events.splice(0..0, told);
         self.source_changed(update)?;
         self.close_early();
+        self.cover_early();
         Ok(())
     }
 
@@ -105,7 +105,7 @@ impl Core {
         plan.names = named.names;
         plan.revision = named.revision;
         // What is judged where it leaves must find a hook there from the first packet on.
-        self.cover(Cover::BeforePods);
+        self.cover_before_pods(state.endpoints.keys().copied());
         self.write(&plan);
         self.kernel.arrived();
         let unclaimed = self.kernel.close_unclaimed(&state);

@@ -14,7 +14,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     break_glass::BreakGlass, bypass::Bypass, dns::ClusterDns, endpoints_file::EndpointsFile,
-    found::Found, gaps::Gaps, holds::Hold, hooks::Cover, names,
+    found::Found, gaps::Gaps, holds::Hold, names,
 };
 use crate::{
     cli::{StartMode, args::DirArgs},
@@ -24,7 +24,7 @@ use crate::{
         plan::Plan,
     },
     dataplane::{
-        self, DataplaneError, Kernel, RingMaps,
+        self, Cover, DataplaneError, Kernel, RingMaps,
         netlink::{DiscoveryEvent, conntrack},
     },
     flow::{decode, directory::Directory, event::enrich, pending::Pending, ring::FlowRing},
@@ -41,6 +41,9 @@ const HAS_A_PAST: Duration = Duration::from_secs(1);
 
 /// How long attaching is tried again without a pause.
 const RETRIED_AT_ONCE: Duration = Duration::from_secs(2);
+
+/// How long events are read without looking at anything else; the rest is read next time.
+const READ_AT_MOST: Duration = Duration::from_millis(2);
 
 /// Plans that follow from one change, at most.
 const MOST_PLANS: usize = 8;
@@ -309,10 +312,14 @@ impl Core {
             if let DiscoveryEvent::Lost(ifindex) = event {
                 self.write(&Plan { endpoints_removed: vec![ifindex], ..Plan::default() });
             }
+            let outlets = matches!(event, DiscoveryEvent::Outlets(_));
             if let Some(found) = &mut self.found {
                 found.take(event);
             }
             self.close_early();
+            if outlets {
+                self.cover_early();
+            }
             return Ok(());
         }
         match event {
@@ -451,22 +458,26 @@ impl Core {
     /// Reads the event rings. Returns how many events there were.
     pub(super) fn drain(&mut self) -> usize {
         let Self { rings, directory, flows, wall_offset, undecodable, to_services, .. } = self;
-        for told in to_services.overdue(dataplane::monotonic()) {
-            flows.push(enrich(told, directory, *wall_offset));
-        }
-        rings.drain(|bytes| match decode::decode(bytes) {
-            Ok(raw) => {
-                if let Some(told) = to_services.take(raw) {
-                    flows.push(enrich(told, directory, *wall_offset));
+        // What is overdue is told after reading: the verdict may be in a ring.
+        let now = dataplane::monotonic();
+        let mut tell = |told| flows.push(enrich(told, directory, *wall_offset));
+        to_services.look(now, &mut tell, |take| {
+            rings.drain(|bytes| match decode::decode(bytes) {
+                Ok(raw) => take(raw),
+                Err(error) => {
+                    if *undecodable == 0 {
+                        warn!(%error, "an event of the kernel makes no sense; more are counted only");
+                    }
+                    *undecodable += 1;
                 }
-            }
-            Err(error) => {
-                if *undecodable == 0 {
-                    warn!(%error, "an event of the kernel makes no sense; more are counted only");
-                }
-                *undecodable += 1;
-            }
+            })
         })
+    }
+
+    /// Reads the event rings until they are empty, but not for long: whoever fills them faster
+    /// than they are read must not keep policy from coming into force.
+    pub(super) fn drain_for_a_while(&mut self) {
+        read_until(Instant::now() + READ_AT_MOST, Instant::now, || self.drain());
     }
 
     /// Ages flows and checks that the programs are where they were put.
@@ -474,7 +485,12 @@ impl Core {
         let swept = self.kernel.sweep();
         debug!(live = swept.live, deleted = swept.deleted, "aged conntrack");
         self.put_back(Instant::now());
-        self.cover(Cover::Displaced);
+        // Before the first plan nothing is known to be no outlet.
+        if self.found.is_none() {
+            self.cover(Cover::Displaced);
+        } else {
+            self.cover_early();
+        }
         self.backends_due = true;
         self.look_for_bypass();
     }
@@ -493,5 +509,51 @@ pub(super) fn kernel_flows() -> Option<Vec<conntrack::KernelFlow>> {
             warn!(%error, "the node's own conntrack cannot be read");
             None
         }
+    }
+}
+
+/// Reads batch after batch until one is empty or the time is over.
+fn read_until(
+    end: Instant,
+    mut now: impl FnMut() -> Instant,
+    mut read_batch: impl FnMut() -> usize,
+) {
+    while read_batch() > 0 && now() < end {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_that_come_faster_than_they_are_read_do_not_hold_the_agent() {
+        let start = Instant::now();
+        let mut clock = start;
+        let tick = || {
+            clock += Duration::from_millis(1);
+            clock
+        };
+        let mut batches = 0;
+        read_until(start + READ_AT_MOST, tick, || {
+            batches += 1;
+            assert!(batches < 10, "no end");
+            1
+        });
+        assert_eq!(batches, 2);
+    }
+
+    #[test]
+    fn all_that_is_there_is_read_where_there_is_time() {
+        let start = Instant::now();
+        let mut left = 5;
+        read_until(
+            start + READ_AT_MOST,
+            || start,
+            || {
+                left -= 1;
+                left
+            },
+        );
+        assert_eq!(left, 0);
     }
 }

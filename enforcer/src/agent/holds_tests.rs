@@ -16,7 +16,10 @@ use crate::{
     cluster::{Enforcement, NodePortAddresses, event::ObjectKey},
     dataplane::{
         AttachMode, Kernel, KernelConfig,
-        netlink::testing::{Namespace, block_on, ifindex, sh},
+        netlink::{
+            DiscoveryEvent, tcx,
+            testing::{Namespace, block_on, ifindex, sh},
+        },
     },
     flow::ring::FlowRing,
     gate::Network,
@@ -143,6 +146,30 @@ fn a_sandbox_is_not_let_go_for_the_interface_of_the_one_before() {
             core.answer_holds(Instant::now());
             assert_eq!(held.try_recv(), Ok(Held::Armed));
             assert!(core.kernel.is_attached(ifindex("h1")), "it was let go unarmed");
+        });
+    });
+}
+
+/// How many programs judge what leaves by an interface.
+fn programs_out(interface: &str) -> usize {
+    tcx::query(ifindex(interface), tcx::Hook::Egress).unwrap().programs.len()
+}
+
+#[test]
+fn before_there_are_objects_backends_are_judged_where_an_earlier_agents_programs_leave_it_to() {
+    let dir = TempDir::new().unwrap();
+    fs::create_dir(dir.path().join("manifests")).unwrap();
+    Namespace::new().run(move || {
+        block_on(async {
+            let (mut core, _discovery) = agent(dir.path()).await;
+            // What follows is as at the beginning of the next agent, without objects.
+            core.found = Some(Found::default());
+            sh("ip link add d0 type bridge");
+            let outlets = [(ifindex("d0"), "d0".into())].into();
+            core.discovered(DiscoveryEvent::Outlets(outlets)).unwrap();
+            assert_eq!(programs_out("d0"), 1);
+            core.maintain();
+            assert_eq!(programs_out("d0"), 1, "only the first plan says what is no outlet");
         });
     });
 }

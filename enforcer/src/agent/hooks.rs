@@ -1,6 +1,7 @@
 //! Whether our programs are where they were put, and see what passes there.
 
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -10,7 +11,7 @@ use tracing::{debug, warn};
 use super::{core::Core, found::Found};
 use crate::{
     cluster::event::Interface,
-    dataplane::{self, Covered, netlink::links::Links},
+    dataplane::{self, Cover, Covered, netlink::links::Links},
     error_chain,
 };
 
@@ -20,17 +21,6 @@ const MOST_REATTACHMENTS: usize = 3;
 /// The backends of flows to Services are looked at this often at most: it takes a walk over the
 /// flows.
 const BACKENDS_AT_MOST: Duration = Duration::from_millis(200);
-
-/// Why interfaces that are no pods' are looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Cover {
-    /// Pods are about to be armed: what may become a pod's is left out.
-    BeforePods,
-    /// Interfaces came or went, or became pods'.
-    Changed,
-    /// Another hand may have taken the program away.
-    Displaced,
-}
 
 impl Core {
     pub(super) fn look_for_bypass(&mut self) {
@@ -53,12 +43,32 @@ impl Core {
     }
 
     /// Has every interface that is no pod's judge what pods sent to Services.
-    pub(super) fn cover(&mut self, cover: Cover) {
-        let mut outlets = self.outlets.clone();
-        if cover == Cover::BeforePods {
-            outlets.retain(|ifindex, _| !self.interfaces.contains_key(ifindex));
+    pub(super) fn cover(&mut self, cover: Cover<'_>) {
+        let outlets = self.outlets.clone();
+        self.cover_these(&outlets, cover);
+    }
+
+    /// The same before the first plan: an earlier agent's programs leave the judging of Services'
+    /// backends to interfaces that came since, too.
+    pub(super) fn cover_early(&mut self) {
+        let Some(found) = &self.found else { return };
+        if !self.kernel.in_force() {
+            return;
         }
-        for covered in self.kernel.cover(&outlets, cover == Cover::Displaced) {
+        let outlets = found.outlets.clone();
+        let pods = outlets.keys().copied().filter(|one| self.kernel.carries_ours(*one)).collect();
+        self.cover_these(&outlets, Cover::Except(&pods));
+    }
+
+    /// The same before pods are armed: what is to be a pod's is left as it is.
+    pub(super) fn cover_before_pods(&mut self, to_arm: impl Iterator<Item = u32>) {
+        let armed = self.outlets.keys().copied().filter(|one| self.kernel.carries_ours(*one));
+        let pods = armed.chain(to_arm).collect();
+        self.cover(Cover::Except(&pods));
+    }
+
+    fn cover_these(&mut self, outlets: &BTreeMap<u32, Arc<str>>, cover: Cover<'_>) {
+        for covered in self.kernel.cover(outlets, cover) {
             match covered {
                 Covered::Failed(name, error) => warn!(
                     %name,

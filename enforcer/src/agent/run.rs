@@ -358,7 +358,7 @@ async fn own(
             () = sleep_until(next_look.unwrap_or_else(Instant::now).into()),
                 if next_look.is_some() => {}
             _ = poll.tick() => {
-                while core.drain() > 0 {}
+                core.drain_for_a_while();
                 core.retry_attaching(Instant::now());
                 core.note_backends(Instant::now());
                 beside.saving.look(core, Instant::now()).await;

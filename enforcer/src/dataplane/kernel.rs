@@ -11,7 +11,8 @@ use std::{
 use aya::{Ebpf, programs::SchedClassifier};
 use enforcer_common::abi::{
     COUNTER_SLOTS, CtEntry, CtKey4, CtKey6, Direction, INTERVAL_SLOTS, Interval, MAP_CT4, MAP_META,
-    MAP_NODE_ADDRS, Meta, NODE_SERVES_PORTS, PolicyWord, RowKey, ServiceKey, TABLE_MASK, lane,
+    MAP_NODE_ADDRS, Meta, NODE_SERVES_PORTS, PROG_NODE_EGRESS, PolicyWord, RowKey, ServiceKey,
+    TABLE_MASK, lane,
 };
 
 use super::{
@@ -135,7 +136,10 @@ impl Kernel {
         };
         let outlet_programs = match &pins {
             Some(pins) => program_pins::outlet_ids(&pins.programs)?,
-            None => Vec::new(),
+            None => {
+                let program = object::program(&mut ebpf, PROG_NODE_EGRESS)?;
+                vec![attach::program_id(program, PROG_NODE_EGRESS)?]
+            }
         };
         let (mut maps, rings) = maps::open(&mut ebpf)?;
         let meta = read_meta(&mut maps, config.class_key)?;
@@ -186,6 +190,13 @@ impl Kernel {
     #[must_use]
     pub fn was_armed(&self) -> bool {
         self.meta.armed != 0 || self.predecessor.as_ref().is_some_and(|old| old.armed)
+    }
+
+    /// Whether programs that share these maps judge already: no earlier version's, which knows
+    /// other marks.
+    #[must_use]
+    pub fn in_force(&self) -> bool {
+        self.meta.armed != 0 && self.predecessor.is_none()
     }
 
     /// First table number that no row in the kernel uses.

@@ -37,4 +37,4 @@ pub use maps::RingMaps;
 pub use remove::{attached_anywhere, remove};
 pub use sys::{is_root, may_load, monotonic, user};
 pub use upgrade::{Upgraded, other_version};
-pub use uplinks::Covered;
+pub use uplinks::{Cover, Covered};

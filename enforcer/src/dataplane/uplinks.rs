@@ -39,6 +39,17 @@ impl Uplinks {
     }
 }
 
+/// Why interfaces that are no pods' are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cover<'a> {
+    /// These may be pods', or are about to be: they are left as they are.
+    Except(&'a BTreeSet<u32>),
+    /// Interfaces came or went, or became pods'.
+    Changed,
+    /// Another hand may have taken the program away: those that should carry it are asked.
+    Displaced,
+}
+
 /// What [`Kernel::cover`] did not reach, or reached at last.
 #[derive(Debug)]
 pub enum Covered {
@@ -58,21 +69,30 @@ fn path(pins: &PinPaths, ifindex: u32) -> PathBuf {
 
 impl Kernel {
     /// Has all these interfaces carry the program, but for those that are pods', and no others.
-    /// With `look` those that should are asked whether they do.
-    pub fn cover(&mut self, interfaces: &BTreeMap<u32, Arc<str>>, look: bool) -> Vec<Covered> {
+    pub fn cover(
+        &mut self,
+        interfaces: &BTreeMap<u32, Arc<str>>,
+        cover: Cover<'_>,
+    ) -> Vec<Covered> {
         let mut told = Vec::new();
+        let left = |ifindex: &u32| matches!(cover, Cover::Except(left) if left.contains(ifindex));
+        let look = cover == Cover::Displaced;
         let wanted: BTreeMap<u32, Arc<str>> = interfaces
             .iter()
-            .filter(|(ifindex, _)| !self.attached.contains_key(ifindex))
+            .filter(|(ifindex, _)| !self.attached.contains_key(ifindex) && !left(ifindex))
             .map(|(ifindex, name)| (*ifindex, Arc::clone(name)))
             .collect();
+        let have = self.uplinks.links.keys().copied();
         let gone: Vec<u32> =
-            self.uplinks.links.keys().copied().filter(|have| !wanted.contains_key(have)).collect();
+            have.filter(|have| !wanted.contains_key(have) && !left(have)).collect();
         for ifindex in gone {
             self.uplinks.links.remove(&ifindex);
             self.uncover(ifindex);
         }
-        self.tidy(&wanted);
+        // What is left as it is may still carry an earlier agent's program, by its pin.
+        if !matches!(cover, Cover::Except(_)) {
+            self.tidy(&wanted);
+        }
         let before = std::mem::take(&mut self.uplinks.uncovered);
         for (ifindex, name) in &wanted {
             let known = self.uplinks.links.contains_key(ifindex);
@@ -112,7 +132,8 @@ impl Kernel {
         let place = attach::Place {
             pins: self.pins.as_ref(),
             state_dir: self.state_dir.as_deref(),
-            our_programs: &self.our_programs,
+            // A pod's filter is not replaced: it goes only with its interface.
+            our_programs: &self.outlet_programs,
         };
         let program = object::program(&mut self.ebpf, PROG_NODE_EGRESS)?;
         let link = match self.mode {

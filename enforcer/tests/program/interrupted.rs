@@ -30,15 +30,15 @@ use enforcer_common::abi::{CtEntry, CtKey4, Direction, MAP_META, Meta, RowKey};
 
 use crate::lab::{FRIEND4, FRIENDS, IFINDEX, TABLE, endpoint, http, key};
 
-const BOTH: [bool; 2] = [true, true];
+pub(crate) const BOTH: [bool; 2] = [true, true];
 
 /// A network namespace and a folder for pins, in which one agent follows the other.
-struct Node {
+pub(crate) struct Node {
     dir: PathBuf,
 }
 
 impl Node {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         // SAFETY: takes flags only, and changes nothing but the calling thread's namespace.
         let entered = unsafe { libc::unshare(libc::CLONE_NEWNET) };
@@ -48,11 +48,15 @@ impl Node {
         Self { dir: Path::new("/sys/fs/bpf").join(name) }
     }
 
-    fn agent(&self) -> Kernel {
+    pub(crate) fn agent(&self) -> Kernel {
+        self.agent_with(AttachMode::Auto)
+    }
+
+    pub(crate) fn agent_with(&self, attach: AttachMode) -> Kernel {
         let (kernel, _rings) = Kernel::open(&KernelConfig {
             bpf_dir: Some(self.dir.clone()),
             state_dir: None,
-            attach: AttachMode::Auto,
+            attach,
             conntrack_entries: 4096,
             service_entries: 1024,
             class_key: [1, 2],
@@ -62,7 +66,7 @@ impl Node {
     }
 
     /// What an agent wants whose pod's friends may use HTTP.
-    fn desired(friends: bool) -> KernelState {
+    pub(crate) fn desired(friends: bool) -> KernelState {
         let rows: BTreeMap<RowKey, _> =
             Direction::BOTH.into_iter().map(|way| (key(FRIENDS, way), http())).collect();
         let peers = friends.then_some((IpAddr::from(FRIEND4), FRIENDS));
@@ -88,7 +92,7 @@ impl Drop for Node {
     }
 }
 
-fn begin(agent: &mut Kernel, state: &KernelState) {
+pub(crate) fn begin(agent: &mut Kernel, state: &KernelState) {
     let plan = agent.difference(state).unwrap();
     let applied = agent.apply(&plan);
     assert!(applied.failures.is_empty(), "{:?}", applied.failures);
@@ -153,7 +157,7 @@ fn until_on_hooks(expected: [usize; 2]) {
     }
 }
 
-fn links(node: &Node) -> Vec<String> {
+pub(crate) fn links(node: &Node) -> Vec<String> {
     let pins = fs::read_dir(node.dir.join("v2/links")).unwrap();
     let mut names: Vec<_> =
         pins.map(|pin| pin.unwrap().file_name().into_string().unwrap()).collect();
@@ -161,7 +165,7 @@ fn links(node: &Node) -> Vec<String> {
     names
 }
 
-fn ip(args: &[&str]) {
+pub(crate) fn ip(args: &[&str]) {
     let done = Command::new("ip").args(args).status().unwrap();
     assert!(done.success(), "ip {args:?}");
 }

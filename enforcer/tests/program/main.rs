@@ -7,6 +7,7 @@ mod fragments;
 mod hostile;
 mod interrupted;
 mod lab;
+mod outlets;
 mod packets;
 mod parsing;
 mod records;
