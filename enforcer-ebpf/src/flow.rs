@@ -4,8 +4,8 @@ use aya_ebpf::bindings::{__sk_buff, BPF_ANY, BPF_NOEXIST};
 use enforcer_common::{
     abi::{
         Addr, CT_AUDITED, CT_ESTABLISHED, CT_FROM_NODE, CT_FROM_POD, CT_HAIRPIN, CT_MASQUERADED,
-        CT_REVOKED, CT_SERVICE, CT_UNKNOWN_ORIGIN, CtEntry, CtKey4, CtKey6, EVENT_REVOKED,
-        MARK_JUDGE, MARK_SERVICE, rule,
+        CT_REVOKED, CT_SERVICE, CT_SERVICE_LOCAL, CT_UNKNOWN_ORIGIN, CtEntry, CtKey4, CtKey6,
+        EVENT_REVOKED, MARK_JUDGE, MARK_SERVICE, rule,
     },
     conntrack::{SECOND, SEEN, SHORTEST, established, expired, observe, reopens},
     packet::{FRAG_NONE, Packet, tcp},
@@ -263,7 +263,12 @@ pub(crate) extern "C" fn known(skb: *mut __sk_buff, state: *const State, backend
             let flow = Flow::of(state, e);
             Judged(judge_flow(&raw const flow))
         };
-        if judged.is(Reason::Pending) {
+        // What is spared is told where its backend is seen.
+        let elsewhere = judged.is(Reason::Pending)
+            || (e.service & (CT_SERVICE | CT_SERVICE_LOCAL) == CT_SERVICE
+                && !judged.allows()
+                && spare::spared(state.slot, state.now) != spare::NO);
+        if elsewhere {
             // Judged behind the translation, packet by packet, until its backend is known here.
         } else if judged.allows() {
             e.flags &= !(CT_REVOKED | CT_AUDITED);

@@ -123,7 +123,11 @@ fn judge_found(skb: *mut __sk_buff, state: &State, service: &Service, unserved: 
             Judged::new(Reason::ServiceNodeBackend, node.rule()).0
         };
     }
-    if service.node_count == 0 && !others.allows() {
+    // What is spared goes on to its backend, and is told there, once.
+    if service.node_count == 0
+        && !others.allows()
+        && spare::spared(state.slot, state.now) == spare::NO
+    {
         return others.0;
     }
     // Without a slice it may be anybody's.
