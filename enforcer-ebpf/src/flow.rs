@@ -237,12 +237,9 @@ pub(crate) extern "C" fn known(skb: *mut __sk_buff, state: *const State, backend
     }
     let generation = state.policy().generation();
     let idle = state.now.saturating_sub(e.last_seen);
-    if e.service & CT_SERVICE == 0
-        && from_pod
-        && from_origin
-        && service::may_be(state)
-        && (e.generation != generation || packet.is_tcp_open() || idle > SECOND)
-    {
+    // In both directions: an answer that is first after a change must not speak for the flow.
+    let looks = e.generation != generation || packet.is_tcp_open() || idle > SECOND;
+    if e.service & CT_SERVICE == 0 && from_pod && service::has_ports(state) && looks {
         e.service |= service::became(state) as u8;
     }
     let to_service = e.service & CT_SERVICE != 0;

@@ -33,10 +33,16 @@ const EGRESS: u32 = Direction::Egress as u32;
 /// [`judge_service`]'s answer: the packet is for no Service.
 pub(crate) const NOT_A_SERVICE: u64 = u64::MAX;
 
+/// Whether a packet is of a protocol that Services are for.
+#[inline(always)]
+pub(crate) fn has_ports(state: &State) -> bool {
+    matches!(state.packet.proto, TCP | UDP | SCTP)
+}
+
 /// Whether a packet can be for a Service at all.
 #[inline(always)]
 pub(crate) fn may_be(state: &State) -> bool {
-    state.egress() && matches!(state.packet.proto, TCP | UDP | SCTP)
+    state.egress() && has_ports(state)
 }
 
 /// What is known of the Service at this address, and whether the address is one of the node's on
