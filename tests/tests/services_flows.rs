@@ -1,10 +1,11 @@
-//! Flows to Services whose entry in the agent's table says less than there is to know: ones older
-//! than their Service, ones whose backend went, and parts of datagrams.
+//! Flows to Services whose entry in the agent's table says less than there is to know: spared ones,
+//! ones older than their Service, ones that got another backend, and parts of datagrams.
 
 use std::{net::IpAddr, thread, time::Duration};
 
 use enforcer_tests::{
-    AgentOptions, Backend, Datagrams, Heartbeat, Market, Mode, Place, Protocol, Service,
+    AgentOptions, Backend, Connection, Datagrams, Heartbeat, Market, Mode, Place, Protocol,
+    Service,
     market::{
         SILENCE, TARGET, bad, client, far, far_bad, far_good, goes_on, good, near, policies, stops,
     },
@@ -20,6 +21,8 @@ const PORT: u16 = 9_999;
 const AT_ONCE: Duration = Duration::from_millis(250);
 /// How long the agent may take to note a flow's new backend: two of its rounds.
 const NOTED: Duration = Duration::from_secs(10);
+/// Whatever is as old, the agent has noted its backend: a round of its upkeep is 5 s.
+const OLD: Duration = Duration::from_millis(5_500);
 /// How long a stop may take: a policy, and the agent's note of who the backend is.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -27,7 +30,10 @@ const PATIENCE: Duration = Duration::from_secs(3);
 fn virtual_allowed() -> String {
     let on = [(Protocol::Tcp, 80), (Protocol::Udp, 80)];
     let addresses = policy::allow_out("virtual", "role=client", "10.96.0.0/16", &on);
-    policy::all(&[policies(), addresses])
+    // A class of its own for the bad ones, so that they are denied where the packet leaves the client:
+    // what has the client's own might as well be the client.
+    let odd = policy::allow_to("odd", "role=client", "app=bad", &[(Protocol::Tcp, 1)]);
+    policy::all(&[policies(), addresses, odd])
 }
 
 fn datagrams(market: &Market, service: &Service, port: u16) -> Datagrams {
@@ -35,6 +41,15 @@ fn datagrams(market: &Market, service: &Service, port: u16) -> Datagrams {
     let flow = must(market.lab().datagrams((&from, port), (&service.place(false), 80), false));
     assert!(flow.answered(Duration::from_secs(1)), "{}: no answer", service.name);
     flow
+}
+
+fn connect_from(market: &Market, service: &Service, port: u16) -> Connection {
+    let from = Place::pod("shop/client");
+    let place = service.place(false);
+    let connection = must(market.lab().connect_from((&from, port), &place, 80, false));
+    let mut connection = connection.unwrap_or_else(|| panic!("{}: no answer", service.name));
+    assert!(connection.echo(Duration::from_secs(1)), "{}: no echo", service.name);
+    connection
 }
 
 fn octets(address: IpAddr) -> Vec<u8> {
@@ -49,6 +64,38 @@ fn all_stop(market: &Market, connections: &[Heartbeat], flows: &[Datagrams]) {
     connections.iter().for_each(stops);
     for (number, flow) in flows.iter().enumerate() {
         assert!(flow.stopped(SILENCE, PATIENCE), "datagrams {number} go on, {mode}");
+    }
+}
+
+#[test]
+fn what_audit_let_through_ends_with_it_though_the_virtual_address_is_allowed() {
+    for attach in ["tcx", "clsact"] {
+        let flags = vec!["--enforcement=audit".to_owned()];
+        let options = AgentOptions { attach: Some(attach), flags, ..AgentOptions::default() };
+        let mut market = Market::with(Mode::PointToPoint, &virtual_allowed(), options);
+        let services = [near(1, &[bad()]), far(2, &[far_bad()])];
+        market.offer(&services);
+        let connections = services.each_ref().map(|service| market.beat(service));
+        let flows = services.each_ref().map(|service| datagrams(&market, service, 0));
+        let enforce = "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: shop\n  labels:\n    \
+                       enforcer.io/enforcement: enforce\n";
+        must(market.world.manifests.write("namespace-shop.yaml", enforce));
+        market.world.settle();
+        all_stop(&market, &connections, &flows);
+    }
+}
+
+#[test]
+fn what_a_switch_let_through_ends_with_it_though_the_virtual_address_is_allowed() {
+    for mode in MODES {
+        let mut market = Market::with(mode, &virtual_allowed(), AgentOptions::default());
+        let services = [near(1, &[bad()]), far(2, &[far_bad()])];
+        market.offer(&services);
+        must(market.world.agent.switch(&["disable", "--pod", "shop/client", "--for", "3s"]));
+        let connections = services.each_ref().map(|service| market.beat(service));
+        let flows = services.each_ref().map(|service| datagrams(&market, service, 0));
+        thread::sleep(Duration::from_secs(2));
+        all_stop(&market, &connections, &flows);
     }
 }
 
@@ -73,6 +120,32 @@ fn flows_that_are_older_than_their_service_are_judged_for_its_backends() {
         living.into_iter().for_each(goes_on);
         for flow in &others {
             assert!(flow.answered(SILENCE), "{}", mode.name());
+        }
+    }
+}
+
+#[test]
+fn a_port_that_is_used_again_is_judged_for_the_backend_that_it_has_now() {
+    for mode in MODES {
+        for service in [near(1, &[good(), bad()]), far(2, &[far_good(), far_bad()])] {
+            let mut market = Market::new(mode);
+            let on = [(Protocol::Tcp, TARGET)];
+            let both = policy::allow_to("allow-bad", "role=client", "app=bad", &on);
+            market.world.policies(&policy::all(&[policies(), both]));
+            market.offer(std::slice::from_ref(&service));
+            let connect = |market: &mut Market, port, index: usize| {
+                market.translate(&[service.clone().with(&service.backends[index..=index])]);
+                connect_from(market, &service, port)
+            };
+            let former = [connect(&mut market, PORT, 0), connect(&mut market, PORT + 1, 1)];
+            thread::sleep(OLD);
+            former.into_iter().for_each(|connection| must(connection.reset()));
+            let stopping = connect(&mut market, PORT, 1).beat();
+            let living = connect(&mut market, PORT + 1, 0).beat();
+            market.world.policies(&policies());
+            market.world.settle();
+            stops(&stopping);
+            goes_on(living);
         }
     }
 }
