@@ -63,9 +63,12 @@ fn exchange(socket: &UdpSocket, stop: &AtomicBool, last: &Mutex<Option<Instant>>
         number += 1;
         // An error is told of an earlier datagram; the next one is sent all the same.
         socket.send(&number.to_be_bytes()).ok();
-        let came = socket.recv(&mut buffer).ok();
-        if came.and_then(|length| buffer.get(..length)) == Some(&number.to_be_bytes()[..]) {
-            *last.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        // Late answers to earlier ones are passed over, or all that follow would be late, too.
+        while let Ok(length) = socket.recv(&mut buffer) {
+            if buffer.get(..length) == Some(&number.to_be_bytes()[..]) {
+                *last.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+                break;
+            }
         }
         thread::sleep(Duration::from_millis(1));
     }
