@@ -15,6 +15,7 @@ use std::{
 use nix::{
     libc,
     poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::socket::{setsockopt, sockopt},
 };
 
 use crate::{Lab, LabError, Place, Protocol, sockets};
@@ -44,10 +45,24 @@ impl Lab {
         port: u16,
         v6: bool,
     ) -> Result<Option<Connection>, LabError> {
+        self.connect_from((from, 0), to, port, v6)
+    }
+
+    /// The same from this port of the place; 0 for any.
+    ///
+    /// # Errors
+    /// If a place does not exist or a socket cannot be made.
+    pub fn connect_from(
+        &self,
+        (from, local_port): (&Place, u16),
+        to: &Place,
+        port: u16,
+        v6: bool,
+    ) -> Result<Option<Connection>, LabError> {
         let remote = self.answer(to, v6, port, Protocol::Tcp)?;
         let (netns, local) = self.locate(from, v6)?;
         let stream = netns
-            .run(|| sockets::start_tcp(SocketAddr::new(local, 0), remote))?
+            .run(|| sockets::start_tcp(SocketAddr::new(local, local_port), remote))?
             .map_err(LabError::io(format!("connect from {from} to {to}")))?;
         let mut fds = [PollFd::new(stream.as_fd(), PollFlags::POLLOUT)];
         poll(&mut fds, PollTimeout::from(1500_u16))
@@ -67,6 +82,16 @@ impl Lab {
 }
 
 impl Connection {
+    /// Ends the connection at once, by a reset: its port is free for the next one.
+    ///
+    /// # Errors
+    /// If the socket cannot be set up for that.
+    pub fn reset(self) -> Result<(), LabError> {
+        let at_once = libc::linger { l_onoff: 1, l_linger: 0 };
+        setsockopt(&self.stream, sockopt::Linger, &at_once)
+            .map_err(|errno| LabError::io("reset a connection")(errno.into()))
+    }
+
     /// Sends a message and waits for it to come back; false if it does not in time. Answers to
     /// earlier messages that come late are passed over.
     pub fn echo(&mut self, patience: Duration) -> bool {
