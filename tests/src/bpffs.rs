@@ -2,6 +2,7 @@
 //! container or a bare sandbox may lack it.
 
 use std::{
+    ffi::OsStr,
     fs,
     path::Path,
     sync::atomic::{AtomicBool, Ordering},
@@ -49,7 +50,12 @@ impl Drop for Bpffs {
 
 /// Takes the filesystem off if this process has mounted it and nobody uses it.
 pub(crate) fn unmount() {
-    let empty = || fs::read_dir(BPF_DIR).is_ok_and(|mut names| names.next().is_none());
+    // Two iterators may be there from the beginning (`kernel/bpf/preload`).
+    let own = |name: &OsStr| name == "maps.debug" || name == "progs.debug";
+    let empty = || {
+        fs::read_dir(BPF_DIR)
+            .is_ok_and(|names| names.flatten().all(|entry| own(&entry.file_name())))
+    };
     if MOUNTED.swap(false, Ordering::SeqCst) && empty() {
         // Nothing is lost if it stays: it is empty, and where it belongs.
         umount(BPF_DIR).ok();
