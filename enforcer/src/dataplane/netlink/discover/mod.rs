@@ -44,7 +44,7 @@ pub enum DiscoveryEvent {
     /// All addresses of this namespace's interfaces, sorted, without those of loopback
     /// (`127.0.0.0/8`, `::1`).
     NodeAddresses(Vec<IpAddr>),
-    /// All interfaces by which packets can leave this namespace, by index: not loopback, not
+    /// All interfaces by which packets can leave this namespace, by index: up, not loopback, not
     /// bridges, whose ports are interfaces of their own, and not `ifb`s. Those that lead to pods among them.
     Outlets(BTreeMap<u32, Arc<str>>),
     /// All that was there when discovery began has been told. Comes once.
@@ -183,6 +183,7 @@ impl Discovery {
         for change in changed {
             match change {
                 Changed::Link(link) => {
+                    self.outlets.remove(&link.ifindex);
                     self.outlets.extend(outlet(&link));
                     self.table.is(link, now);
                 }
@@ -291,7 +292,8 @@ impl Discovery {
 fn outlet(link: &Link) -> Option<(u32, Arc<str>)> {
     // What is sent to an `ifb` is on its way in (a limit on what a pod sends), and not translated yet.
     let outlet = !matches!(&*link.kind, "bridge" | "ifb") && link.ifindex != LOOPBACK;
-    outlet.then(|| (link.ifindex, Arc::clone(&link.name)))
+    // One that is down sends nothing: both ends of a pod's link are here and down at first.
+    (outlet && link.up).then(|| (link.ifindex, Arc::clone(&link.name)))
 }
 
 async fn sleep_until(due: Option<Instant>) {

@@ -161,7 +161,7 @@ fn a_rescan_knows_what_was_there_before_it() {
         block_on(async {
             let mut discovery = Discovery::open().unwrap();
             until(&mut discovery, is_complete).await;
-            sh(&format!("ip link add h0 type veth peer name eth0 netns {thread}"));
+            sh(&format!("ip link add h0 up type veth peer name eth0 netns {thread}"));
             pod.run(|| sh("ip addr add 10.0.0.8/32 dev eth0"));
             let events = discovery.rescan().unwrap();
             assert!(events.iter().any(|event| has(event, "h0", &["10.0.0.8"])), "{events:?}");
