@@ -189,12 +189,12 @@ const ANEW: i32 = 104;
 /// For [`open`]: like `BPF_ANY`, but what is only spared replaces nothing.
 pub(crate) const REPLACE_IF_ALLOWED: u32 = 2;
 
-/// Refreshes an entry's and an endpoint's clocks; at most once a second for a flow.
+/// Notes that a flow is in use.
 ///
-/// Of a connection to a Service only answers count as its use: they show that it still has its
-/// translation. What the pod sends shows nothing, and must not keep itself from being judged.
+/// Of a connection to a Service only answers count: they show that it still has its translation.
+/// What the pod sends shows nothing, and must not keep itself from being judged.
 #[inline(always)]
-fn touch(state: &State, e: &mut CtEntry) {
+fn used(state: &State, e: &mut CtEntry) {
     let shows_nothing = state.egress()
         && e.service & CT_SERVICE != 0
         && e.seen_reply & SEEN != 0
@@ -202,6 +202,12 @@ fn touch(state: &State, e: &mut CtEntry) {
     if !shows_nothing {
         e.last_seen = state.now;
     }
+}
+
+/// Refreshes an entry's and an endpoint's clocks; at most once a second for a flow.
+#[inline(always)]
+fn touch(state: &State, e: &mut CtEntry) {
+    used(state, e);
     hook::seen(state);
 }
 
@@ -301,7 +307,7 @@ fn disallowed(
         }
         e.flags = e.flags & !CT_AUDITED | CT_REVOKED;
         if !opens_unseen(&state.packet) {
-            e.last_seen = state.now;
+            used(state, e);
         }
     } else if spared == spare::SHADOW {
         return PASS;

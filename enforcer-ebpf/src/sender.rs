@@ -6,7 +6,7 @@ use enforcer_common::{
     abi::{Direction, EVENT_TRANSLATED, MARK_JUDGE, MARK_SERVICE, MARK_TELL, ServiceKey, rule},
     packet::{self, FRAG_LATER, Packet},
     reason::Reason,
-    verdict::{port_key, proto::TCP},
+    verdict::proto::TCP,
 };
 
 use crate::{
@@ -73,15 +73,7 @@ fn gone() -> i32 {
 
 #[inline(always)]
 fn decide(skb: *mut __sk_buff, sender: &State, mark: u32) -> i32 {
-    let packet = &sender.packet;
-    let query = Query {
-        remote: packet.dst,
-        word: sender.word,
-        key: port_key(packet.proto, packet.dst_port),
-        direction: EGRESS,
-        slot: sender.slot,
-        by: 0,
-    };
+    let query = Query::out(sender);
     conclude(skb, sender, look_up(&raw const query), mark)
 }
 

@@ -68,6 +68,12 @@ fn find(state: &State) -> Option<(&'static Service, bool)> {
     Some((unsafe { &*service }, unserved))
 }
 
+/// The `CT_SERVICE…` bits of a flow to it.
+#[inline(always)]
+fn bits(service: &Service, unserved: bool) -> u8 {
+    if service.node_count > 0 || unserved { CT_SERVICE | CT_SERVICE_NODE } else { CT_SERVICE }
+}
+
 /// A packet that opens a flow, or that has none: a [`Judged`], or [`NOT_A_SERVICE`]. What goes on to
 /// be judged behind the translation is marked, and flagged with the `CT_SERVICE…` bits of its entry
 /// in the place of a hidden slot.
@@ -81,11 +87,7 @@ pub(crate) extern "C" fn judge_service(skb: *mut __sk_buff, state: *const State)
     let Some((service, unserved)) = find(state) else {
         return NOT_A_SERVICE;
     };
-    let bits = u16::from(if service.node_count > 0 || unserved {
-        CT_SERVICE | CT_SERVICE_NODE
-    } else {
-        CT_SERVICE
-    });
+    let bits = u16::from(bits(service, unserved));
     // Of a denial, too: one that is spared leaves an entry, which must not be taken for a flow to the
     // virtual address itself.
     Judged(judge_found(skb, state, service, unserved)).flagged(0, bits).0
@@ -99,14 +101,7 @@ fn judge_found(skb: *mut __sk_buff, state: &State, service: &Service, unserved: 
     if hook::at(state.slot).is_none_or(|endpoint| endpoint.flags & EP_LOCKED != 0) {
         return Judged::new(Reason::Locked, rule::NONE).0;
     }
-    let mut query = Query {
-        remote: state.packet.dst,
-        word: state.word,
-        key: port_key(state.packet.proto, state.packet.dst_port),
-        direction: EGRESS,
-        slot: state.slot,
-        by: 0,
-    };
+    let mut query = Query::out(state);
     if unserved {
         // It may as well be for the node itself: both must be allowed.
         let plain = Judged(look_up(&raw const query));
@@ -239,13 +234,7 @@ pub(crate) extern "C" fn became(state: *const State) -> u32 {
     let Some(state) = (unsafe { state.as_ref() }) else {
         return 0;
     };
-    match find(state) {
-        Some((service, unserved)) if service.node_count > 0 || unserved => {
-            u32::from(CT_SERVICE | CT_SERVICE_NODE)
-        }
-        Some(_) => u32::from(CT_SERVICE),
-        None => 0,
-    }
+    find(state).map_or(0, |(service, unserved)| u32::from(bits(service, unserved)))
 }
 
 /// Marks the pod's packet on a flow to a Service that has an entry: judged behind the translation
@@ -291,22 +280,17 @@ pub(crate) extern "C" fn judge_known(state: *const State) -> u64 {
     if state.word & (1 << EGRESS) == 0 {
         return Judged::new(Reason::NotIsolated, rule::NOT_ISOLATED).0;
     }
-    let mut flow = Flow {
-        remote: *state.remote(),
-        word: state.word,
-        slot: state.slot,
-        local_port: state.local_port,
-        remote_port: state.remote_port,
-        proto: state.packet.proto,
-        flags: CT_FROM_POD,
-        hidden: 0,
-        _pad: 0,
+    let Some(entry) = flow::find(state) else {
+        return Judged::new(Reason::Pending, rule::NONE).0;
     };
-    let local = flow::find(state).is_some_and(|entry| entry.service & CT_SERVICE_LOCAL != 0);
+    let mut flow = Flow::of(state, entry);
+    // Whoever may have opened what was picked up: nobody but the pod sends to a Service.
+    flow.flags = CT_FROM_POD;
+    let local = entry.service & CT_SERVICE_LOCAL != 0;
     // What is not TCP may have got another backend since: what the pod sends is always judged behind
     // the translation, and must get there for the translation to be renewed.
     let noted = state.packet.proto == TCP || !state.egress() || local;
-    if noted && backend(state, &mut flow) {
+    if noted && backend(state, entry.created, &mut flow) {
         if hook::owns(state.slot, &flow.remote) {
             flow.flags |= CT_HAIRPIN;
         }
@@ -331,14 +315,7 @@ pub(crate) extern "C" fn judge_local(state: *const State) -> u64 {
     let Some((service, unserved)) = find(state) else {
         return denied;
     };
-    let mut query = Query {
-        remote: *state.remote(),
-        word: state.word,
-        key: port_key(state.packet.proto, state.remote_port),
-        direction: EGRESS,
-        slot: state.slot,
-        by: 0,
-    };
+    let mut query = Query::out(state);
     if unserved {
         return look_up(&raw const query);
     }
@@ -350,10 +327,7 @@ pub(crate) extern "C" fn judge_local(state: *const State) -> u64 {
 
 /// Puts the flow's backend in place of the virtual address, if it is known.
 #[inline(never)]
-fn backend(state: &State, flow: &mut Flow) -> bool {
-    let Some(entry) = flow::find(state) else {
-        return false;
-    };
+fn backend(state: &State, opened: u64, flow: &mut Flow) -> bool {
     // The chain of calls that leads here has no room on the stack for a key.
     let Some(key) = BACKEND_KEY.get_ptr_mut(0) else {
         return false;
@@ -371,7 +345,7 @@ fn backend(state: &State, flow: &mut Flow) -> bool {
     let created = spare::read(&found.created);
     flow.remote = spare::read(&found.addr);
     flow.remote_port = spare::read(&found.port);
-    created == entry.created && is_same(&found.key, key)
+    created == opened && is_same(&found.key, key)
 }
 
 /// Whether a key in a map is this one, read word by word and after what was read before.
@@ -403,14 +377,7 @@ pub(crate) extern "C" fn node_answers(state: *const State) -> u32 {
     let Some(state) = (unsafe { state.as_ref() }) else {
         return 0;
     };
-    let query = Query {
-        remote: *state.remote(),
-        word: state.word,
-        key: port_key(state.packet.proto, state.remote_port),
-        direction: EGRESS,
-        slot: state.slot,
-        by: 0,
-    };
+    let query = Query::out(state);
     if NODE_ADDRS.get_ptr(query.remote).is_none() {
         return 0;
     }

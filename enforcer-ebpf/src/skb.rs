@@ -1,6 +1,9 @@
 //! The skb: its fields, and its bytes for the parser.
 
-use core::mem::MaybeUninit;
+use core::{
+    ffi::{c_long, c_void},
+    mem::MaybeUninit,
+};
 
 use aya_ebpf::{
     bindings::__sk_buff,
@@ -102,23 +105,22 @@ impl Skb {
     /// A plain value at `offset`; for `T` that any bytes are a value of.
     #[inline(always)]
     fn load<T: Copy>(self, offset: u32) -> Option<T> {
-        let mut value = MaybeUninit::<T>::uninit();
-        // SAFETY: the buffer has the size of T, and the helper checks offset and length.
-        let code = unsafe {
-            bpf_skb_load_bytes(
-                self.0.cast(),
-                offset,
-                value.as_mut_ptr().cast(),
-                size_of::<T>() as u32,
-            )
-        };
-        if code != 0 {
-            return None;
-        }
-        // SAFETY: the helper returned 0, so it has filled the value; the callers' types are arrays
-        // of integers, which any bytes are a value of.
-        Some(unsafe { value.assume_init() })
+        // SAFETY: the helper checks offset and length, and `filled` passes a buffer of that length.
+        filled(|to, len| unsafe { bpf_skb_load_bytes(self.0.cast(), offset, to, len) })
     }
+}
+
+/// The value that a helper writes to the buffer and of the length that it is given, unless it
+/// returns an error; for `T` that any bytes are a value of.
+#[inline(always)]
+fn filled<T: Copy>(helper: impl FnOnce(*mut c_void, u32) -> c_long) -> Option<T> {
+    let mut value = MaybeUninit::<T>::uninit();
+    if helper(value.as_mut_ptr().cast(), size_of::<T>() as u32) != 0 {
+        return None;
+    }
+    // SAFETY: the helper returned 0, so it has filled the value; the callers' types are arrays of
+    // integers, which any bytes are a value of.
+    Some(unsafe { value.assume_init() })
 }
 
 /// The packet from its network header on, as if an Ethernet header stood before it: interfaces
@@ -133,22 +135,11 @@ impl FromNetwork {
     #[inline(always)]
     fn load<T: Copy>(self, offset: u32) -> Option<T> {
         let offset = offset.checked_sub(ETH_LEN)?;
-        let mut value = MaybeUninit::<T>::uninit();
-        // SAFETY: the buffer has the size of T, and the helper checks offset and length.
-        let code = unsafe {
-            bpf_skb_load_bytes_relative(
-                self.0.0.cast(),
-                offset,
-                value.as_mut_ptr().cast(),
-                size_of::<T>() as u32,
-                FROM_NETWORK_HEADER,
-            )
-        };
-        if code != 0 {
-            return None;
-        }
-        // SAFETY: as in `Skb::load`.
-        Some(unsafe { value.assume_init() })
+        let skb = self.0.0.cast();
+        filled(|to, len| {
+            // SAFETY: as in `Skb::load`.
+            unsafe { bpf_skb_load_bytes_relative(skb, offset, to, len, FROM_NETWORK_HEADER) }
+        })
     }
 }
 

@@ -3,17 +3,17 @@
 use aya_ebpf::maps::lpm_trie::Key;
 use enforcer_common::{
     abi::{
-        ACTION_ALLOW, Addr, ClassId, EP_LOCKED, EP_STARTING, Interval, PolicyWord, RowKey, RowRef,
-        rule,
+        ACTION_ALLOW, Addr, ClassId, Direction, EP_LOCKED, EP_STARTING, Interval, PolicyWord,
+        RowKey, RowRef, rule,
     },
     reason::Reason,
-    verdict::{SEARCH_STEPS, probe},
+    verdict::{SEARCH_STEPS, port_key, probe},
 };
 
 use crate::{
     hook,
     maps::{CIDRS4, CIDRS6, INTERVALS, PEERS, ROWS},
-    state::Judged,
+    state::{Judged, State},
 };
 
 /// A question to the tables.
@@ -31,6 +31,21 @@ pub(crate) struct Query {
     pub(crate) slot: u32,
     /// How to class `remote`: 0, or [`PREFIX_ONLY`] or [`BY_CLASS`].
     pub(crate) by: u32,
+}
+
+impl Query {
+    /// Whether the pod may send to the other end of the packet in hand.
+    #[inline(always)]
+    pub(crate) fn out(state: &State) -> Self {
+        Self {
+            remote: *state.remote(),
+            word: state.word,
+            key: port_key(state.packet.proto, state.remote_port),
+            direction: Direction::Egress as u32,
+            slot: state.slot,
+            by: 0,
+        }
+    }
 }
 
 /// [`Query::by`]: the address is known to be no pod's own: only prefixes can match.
