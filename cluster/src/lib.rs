@@ -4,7 +4,7 @@
 //!
 //! [`Assets`] are what it is made of, built or downloaded once. A [`Cluster`] is the one that runs:
 //! there is at most one on a machine, since its names and addresses are fixed. [`Upstream`] are
-//! Kubernetes' own tests, which can be run in it. No state is kept of
+//! Kubernetes' own tests, which can be run in it, and [`Hubble`] its own client. No state is kept of
 //! what runs: it is read off the system, so that [`Cluster::down`] also removes what a run that was
 //! killed has left.
 
@@ -27,7 +27,7 @@ mod program;
 mod progress;
 mod suite;
 
-pub use assets::{Assets, HOST_PACKAGES, Upstream};
+pub use assets::{Assets, HOST_PACKAGES, Hubble, Upstream};
 pub use cluster::Cluster;
 pub use error::ClusterError;
 pub use image::{Architecture, Image, ImageError};

@@ -9,8 +9,8 @@ use std::{
 
 use clap::{Subcommand, ValueEnum};
 use enforcer_cluster::{
-    Assets, Cluster, ClusterError, Families, HOST_PACKAGES, Layout, Options, Progress, ProxyMode,
-    Upstream,
+    Assets, Cluster, ClusterError, Families, HOST_PACKAGES, Hubble, Layout, Options, Progress,
+    ProxyMode, Upstream,
 };
 
 use crate::{
@@ -53,7 +53,8 @@ pub(crate) enum ClusterCommand {
     },
     /// Print the path of the administrator's kubeconfig.
     Kubeconfig,
-    /// Build Kubernetes' own tests, for those who run tests of the cluster by hand.
+    /// Build Kubernetes' own tests, and Hubble's client and relay, for those who run tests of the
+    /// cluster by hand.
     Upstream,
 }
 
@@ -134,6 +135,8 @@ pub(crate) fn run(workspace: &Workspace, command: ClusterCommand) -> Result<(), 
         ClusterCommand::Upstream => {
             let upstream = prepare_upstream(workspace)?;
             console::step(&format!("they are in {}", workspace.show(&upstream.suite())));
+            let hubble = prepare_hubble(workspace)?;
+            console::step(&format!("Hubble's client is {}", workspace.show(&hubble.client())));
             Ok(())
         }
     }
@@ -156,6 +159,15 @@ pub(crate) fn prepare_upstream(workspace: &Workspace) -> Result<Upstream, Cluste
         return Err(ClusterTaskError::NoGo);
     }
     Ok(Upstream::prepare(&layout(workspace), &module(workspace), &mut Console::new())?)
+}
+
+/// Gets Hubble's own client and relay.
+pub(crate) fn prepare_hubble(workspace: &Workspace) -> Result<Hubble, ClusterTaskError> {
+    if setup::find_program("go").is_none() {
+        return Err(ClusterTaskError::NoGo);
+    }
+    let module = workspace.root().join("cluster/hubble");
+    Ok(Hubble::prepare(&layout(workspace), &module, &mut Console::new())?)
 }
 
 /// The Go module that Kubernetes is built from.

@@ -1,7 +1,9 @@
 //! What a cluster is made of: Kubernetes' programs, etcd, and the nodes' root file system. Each is
 //! got once and kept with a stamp of what it was made from.
 
+mod hubble;
 mod kubernetes;
+mod module;
 mod packages;
 mod stamp;
 mod upstream;
@@ -13,6 +15,7 @@ use std::{
 
 use crate::{ClusterError, Layout, Progress};
 
+pub use hubble::Hubble;
 pub use upstream::Upstream;
 
 /// Programs that must be on the machine, with the Debian packages that have them.

@@ -7,10 +7,7 @@ use std::{
     time::Instant,
 };
 
-use super::{
-    kubernetes::{KUBERNETES, Module},
-    stamp,
-};
+use super::{kubernetes::KUBERNETES, module::Module, stamp};
 use crate::{Architecture, ClusterError, Image, Layout, Progress};
 
 /// All of Kubernetes' end-to-end tests in one program.
@@ -41,7 +38,7 @@ impl Upstream {
         module: &Path,
         progress: &mut dyn Progress,
     ) -> Result<Self, ClusterError> {
-        let module = Module::read(module)?;
+        let module = Module::read(module, KUBERNETES)?;
         let stamp = module.stamp(layout.root().join("upstream.stamp"));
         if stamp.holds()
             && let Ok(found) = Self::find(layout)

@@ -107,6 +107,7 @@ pub(crate) fn run(workspace: &Workspace, options: Options) -> Result<(), TestErr
 fn in_cluster(workspace: &Workspace, options: Options) -> Result<Counts, TestError> {
     let assets = cluster::prepare(workspace)?;
     cluster::prepare_upstream(workspace)?;
+    cluster::prepare_hubble(workspace)?;
     let image = image::daemon(workspace, Arch::default())?;
     console::step("testing in a real cluster");
     let mut command = workspace.cargo();
