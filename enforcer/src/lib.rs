@@ -12,6 +12,7 @@ pub mod cluster;
 pub mod dataplane;
 pub mod flow;
 pub mod gate;
+pub mod insight;
 pub mod metrics;
 pub mod policy;
 pub mod rivals;
