@@ -21,6 +21,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         // A response is a flow nearly always, and few are in memory at a time.
         .boxed("observer.GetFlowsResponse.response_types.flow")
+        .boxed("observer.ExportEvent.response_types.flow")
         .compile_fds(descriptors)?;
     Ok(())
 }

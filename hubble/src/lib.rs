@@ -12,7 +12,7 @@ use std::sync::LazyLock;
 use prost_reflect::DescriptorPool;
 
 /// Flows, filters and events.
-#[expect(missing_docs, clippy::allow_attributes, reason = "generated from flow.proto")]
+#[expect(missing_docs, reason = "generated from flow.proto")]
 pub mod flow {
     tonic::include_proto!("flow");
 }
@@ -22,6 +22,7 @@ pub mod flow {
     missing_docs,
     unused_qualifications,
     clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
     reason = "generated from observer.proto"
 )]
 pub mod observer {
@@ -33,6 +34,7 @@ pub mod observer {
     missing_docs,
     unused_qualifications,
     clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
     reason = "generated from peer.proto"
 )]
 pub mod peer {
