@@ -82,6 +82,18 @@ impl Directory {
         self.addresses.get(&address)
     }
 
+    /// The pods that have addresses, and those that had one within the last minute; one with
+    /// several comes several times.
+    pub fn pods(&self, now: Instant) -> impl Iterator<Item = &Arc<PodIdentity>> {
+        self.addresses.recent(now)
+    }
+
+    /// How many addresses were taken from pods so far.
+    #[must_use]
+    pub const fn departures(&self) -> u64 {
+        self.addresses.count
+    }
+
     /// What an address is that is no pod's.
     #[must_use]
     pub fn place(&self, address: IpAddr) -> Option<Place> {
@@ -121,6 +133,15 @@ impl<K, V> Default for Names<K, V> {
 impl<K: Hash + Eq + Copy, V> Names<K, V> {
     fn get(&self, key: &K) -> Option<&V> {
         self.names.get(key).map(|(value, _)| value)
+    }
+
+    /// What is there, or was a grace ago.
+    fn recent(&self, now: Instant) -> impl Iterator<Item = &V> {
+        let still = |(at, ..): &&(Instant, u64, K)| now.saturating_duration_since(*at) <= GRACE;
+        // They are numbered in the order of their going.
+        let first = self.gone.iter().find(still).map_or(u64::MAX, |(_, number, _)| *number);
+        let values = self.names.values();
+        values.filter(move |(_, gone)| gone.is_none_or(|n| n >= first)).map(|(value, _)| value)
     }
 
     fn set(&mut self, key: K, value: V) {
@@ -202,6 +223,26 @@ mod tests {
         }
         assert_eq!((name(&d, 0), name(&d, 1)), (None, Some("a")));
         assert_eq!(d.addresses.names.len(), MOST_GONE);
+    }
+
+    #[test]
+    fn pods_are_listed_until_a_minute_after_their_last_address() {
+        let (mut d, now) = (Directory::default(), Instant::now());
+        let listed = |d: &Directory, at| {
+            let mut names: Vec<String> = d.pods(at).map(|pod| pod.key.name.to_string()).collect();
+            names.sort();
+            names.join(" ")
+        };
+        for (n, name) in [(1, "a"), (2, "b"), (3, "c")] {
+            d.apply(&NameChange::Address(ip(n), pod("n", name)), now);
+        }
+        d.apply(&NameChange::AddressGone(ip(1)), now);
+        d.apply(&NameChange::AddressGone(ip(2)), now + Duration::from_secs(30));
+        assert_eq!(d.departures(), 2);
+        assert_eq!(listed(&d, now + GRACE), "a b c");
+        assert_eq!(listed(&d, now + GRACE + Duration::from_secs(1)), "b c");
+        d.apply(&NameChange::Address(ip(1), pod("n", "a")), now);
+        assert_eq!(listed(&d, now + 2 * GRACE), "a c");
     }
 
     #[test]

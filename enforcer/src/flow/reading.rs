@@ -9,6 +9,7 @@
 
 use std::{
     collections::VecDeque,
+    fmt,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -38,6 +39,15 @@ pub trait Records {
     /// Hands waiting records to `each` with their lane (`lane::…`), in the order of each lane; not
     /// without end, so that there may be more.
     fn read(&mut self, each: &mut dyn FnMut(u32, &[u8])) -> Exhausted;
+}
+
+/// Looks at flows as they are told, on the thread that reads them: what it does costs every flow.
+pub trait Onlooker: fmt::Debug + Send {
+    /// Takes a flow in. They come in the order of their time.
+    fn look(&mut self, flow: &Flow);
+
+    /// What was there has been told; these are the names now.
+    fn turned(&mut self, _directory: &Directory) {}
 }
 
 /// Names that count from a time on.
@@ -92,6 +102,7 @@ pub struct Reading {
     ring: FlowRing,
     wall_offset: Duration,
     counts: Arc<Counts>,
+    onlookers: Vec<Box<dyn Onlooker>>,
 }
 
 impl Reading {
@@ -107,7 +118,15 @@ impl Reading {
             ring,
             wall_offset,
             counts: Arc::default(),
+            onlookers: Vec::new(),
         }
+    }
+
+    /// The same with somebody who looks at each flow before it is kept.
+    #[must_use]
+    pub fn seen_by(mut self, onlooker: impl Onlooker + 'static) -> Self {
+        self.onlookers.push(Box::new(onlooker));
+        self
     }
 
     /// What was read so far.
@@ -208,7 +227,11 @@ impl Reading {
     }
 
     fn named(&mut self, told: Told) {
-        self.told.push(Arc::new(enrich(told, &self.directory, self.wall_offset)));
+        let flow = enrich(told, &self.directory, self.wall_offset);
+        for onlooker in &mut self.onlookers {
+            onlooker.look(&flow);
+        }
+        self.told.push(Arc::new(flow));
     }
 
     fn end_of_patience(&mut self, now: u64) {
@@ -228,6 +251,9 @@ impl Reading {
 
     fn keep(&mut self) {
         self.ring.append(&mut self.told);
+        for onlooker in &mut self.onlookers {
+            onlooker.turned(&self.directory);
+        }
         let Counts { joined, waiting, held, .. } = &*self.counts;
         joined.store(self.to_services.joined(), Relaxed);
         waiting.store(self.to_services.waiting() as u64, Relaxed);

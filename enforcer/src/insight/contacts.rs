@@ -17,7 +17,7 @@ const PERIOD: i64 = 3_600_000_000_000;
 
 /// Workloads with their contacts.
 #[derive(Debug)]
-pub(super) struct Contacts<W, C> {
+pub(crate) struct Contacts<W, C> {
     known: HashMap<W, Known<C>>,
     order: VecDeque<W>,
 }
@@ -37,7 +37,7 @@ impl<W, C> Default for Contacts<W, C> {
 
 impl<W: Hash + Eq + Clone, C: Hash + Eq> Contacts<W, C> {
     /// Notes a contact. Returns whether it is a first one that is news.
-    pub(super) fn is_new(&mut self, workload: W, contact: C, now: i64) -> bool {
+    pub(crate) fn is_new(&mut self, workload: W, contact: C, now: i64) -> bool {
         let known = match self.known.get_mut(&workload) {
             Some(known) => known,
             None => {

@@ -18,9 +18,13 @@ use std::{
 };
 
 pub use self::config::{InsightConfig, Rate};
-use self::{contacts::Contacts, spread::Spreads};
+pub(crate) use self::contacts::Contacts;
+use self::spread::Spreads;
 use crate::{
-    cluster::{event::ObjectKey, plan::PodIdentity},
+    cluster::{
+        event::{ObjectKey, Workload},
+        plan::PodIdentity,
+    },
     flow::{
         decode::EventKind,
         directory::Place,
@@ -114,9 +118,12 @@ pub struct Insights {
     began: Option<i64>,
     scans: Spreads<(Source, IpAddr), u16>,
     denied: Spreads<Source, IpAddr>,
-    outside: Contacts<ObjectKey, IpAddr>,
-    sensitive: Contacts<ObjectKey, Kind>,
+    outside: Contacts<Party, IpAddr>,
+    sensitive: Contacts<Party, Kind>,
 }
+
+/// A namespace and a workload in it: pods that are made anew have the contacts of those before.
+type Party = (Arc<str>, Workload);
 
 /// A source as a key: a pod keeps it for its life.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -270,12 +277,12 @@ impl Attempt<'_> {
         Insight { kind, subject: self.from.clone(), time: self.flow.time, text }
     }
 
-    /// Who has contacts: pods that are made anew have those of the ones before.
-    fn workload(&self) -> Option<ObjectKey> {
-        match &self.from {
-            Subject::Pod(pod) => Some(pod.key.clone()),
-            Subject::Address(_) => None,
-        }
+    /// Who has contacts; a pod by itself until it is known what it is part of.
+    fn workload(&self) -> Option<Party> {
+        let Subject::Pod(pod) = &self.from else { return None };
+        let alone = || Workload { kind: "Pod".into(), name: Arc::clone(&pod.key.name) };
+        let workload = pod.workload.clone().unwrap_or_else(alone);
+        Some((Arc::clone(&pod.key.namespace), workload))
     }
 }
 

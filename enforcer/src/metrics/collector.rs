@@ -10,7 +10,11 @@ use enforcer_common::{abi::Direction, reason::Reason};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, EncodeMetric},
-    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
+    metrics::{
+        MetricType,
+        counter::{ConstCounter, Counter},
+        gauge::ConstGauge,
+    },
 };
 
 use super::{
@@ -38,6 +42,23 @@ impl Collector for StartGaps {
             timing.0.encode(family.encode_family(&[("from", from)])?)?;
         }
         Ok(())
+    }
+}
+
+/// Hubble's view of what was lost: in the kernel's rings and before slow readers.
+#[derive(Debug)]
+pub(super) struct LostEvents(pub(super) Arc<Mutex<Option<Snapshot>>>, pub(super) Counter);
+
+impl Collector for LostEvents {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let answer = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let kernel = answer.as_ref().map(|Snapshot { kernel, .. }| {
+            let lost = kernel.lost_verdict_events.saturating_add(kernel.lost_trace_events);
+            ([("source", "PERF_EVENT_RING_BUFFER")], lost)
+        });
+        let readers = ([("source", "HUBBLE_RING_BUFFER")], self.1.get());
+        let help = "Events that were lost, by where";
+        counters(&mut encoder, "lost_events", help, kernel.into_iter().chain([readers]))
     }
 }
 

@@ -3,10 +3,11 @@
 //!
 //! Numbers that the agent makes itself are counted where they arise. Numbers that the kernel or the
 //! index has anyway are asked for at each scrape: nothing is kept twice, and an agent that nobody
-//! scrapes does no work for it. Every label has a closed set of values (`&'static str` or an enum):
-//! pods, policies and addresses never become labels.
+//! scrapes does no work for it. Every label here has a closed set of values (`&'static str` or an
+//! enum): pods and addresses become labels only of [`flows`], which bounds their number.
 
 mod collector;
+pub mod flows;
 mod health;
 mod server;
 #[cfg(test)]
@@ -22,11 +23,16 @@ use std::{
 
 use enforcer_common::abi::ABI_VERSION;
 use prometheus_client::{
-    metrics::{counter::Counter, gauge::ConstGauge, histogram::Histogram},
+    encoding::text::{encode_eof, encode_registry},
+    metrics::{counter::Counter, family::Family, gauge::ConstGauge, histogram::Histogram},
     registry::Registry,
 };
 
-use self::{collector::SnapshotCollector, text::Format};
+use self::{
+    collector::{LostEvents, SnapshotCollector},
+    flows::{FlowMetrics, FlowMetricsConfig},
+    text::Format,
+};
 pub use self::{
     health::Health,
     server::{MetricsAddress, MetricsError, MetricsServer, Scraped},
@@ -35,6 +41,7 @@ pub use self::{
         StateSnapshot, Verdict,
     },
 };
+use crate::insight;
 
 /// 1 ms to 10 s: from an event's arrival to its effect in the kernel.
 const PROPAGATION: [f64; 13] =
@@ -72,6 +79,32 @@ pub struct StartGap {
     pub container: Timing,
 }
 
+/// What flows made known, by kind.
+#[derive(Clone, Debug)]
+pub struct Insights(Family<[(&'static str, &'static str); 1], Counter>);
+
+impl Insights {
+    fn new() -> Self {
+        let family = Family::default();
+        // Zero is shown, too: a rate needs the value before the first.
+        for kind in insight::Kind::ALL {
+            let _at_zero = family.get_or_create_owned(&[("kind", kind.name())]);
+        }
+        Self(family)
+    }
+
+    /// Counts one.
+    pub fn count(&self, kind: insight::Kind) {
+        self.0.get_or_create(&[("kind", kind.name())]).inc();
+    }
+
+    /// How many there were.
+    #[must_use]
+    pub fn get(&self, kind: insight::Kind) -> u64 {
+        self.0.get_or_create(&[("kind", kind.name())]).get()
+    }
+}
+
 /// What the agent counts. A clone counts into the same numbers.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -83,9 +116,15 @@ pub struct Metrics {
     pub gate_hold: Timing,
     /// Pods that started while no agent ran: nothing judged their first packets.
     pub unprotected_starts: Counter,
+    /// What flows made known, by kind.
+    pub insights: Insights,
+    /// Flows that somebody who reads them was too slow for.
+    pub lost_by_readers: Counter,
     /// Whether the agent lives and is ready.
     pub health: Arc<Health>,
     registry: Arc<Registry>,
+    /// What has Hubble's names.
+    hubbles: Arc<Registry>,
     answer: Arc<Mutex<Option<Snapshot>>>,
 }
 
@@ -93,6 +132,19 @@ impl Metrics {
     /// Everything at zero, alive and not ready.
     #[must_use]
     pub fn new(now: Instant) -> Self {
+        let nothing = FlowMetricsConfig { metrics: Vec::new() };
+        Self::with_flows(now, &nothing, "", Duration::ZERO).0
+    }
+
+    /// The same, and what counts the flows of a node. `learning` is how long a destination that is
+    /// denied is no news.
+    #[must_use]
+    pub fn with_flows(
+        now: Instant,
+        config: &FlowMetricsConfig,
+        node: &str,
+        learning: Duration,
+    ) -> (Self, FlowMetrics) {
         let metrics = Self {
             policy_propagation: Timing::new(&PROPAGATION),
             start_gap: StartGap {
@@ -101,11 +153,20 @@ impl Metrics {
             },
             gate_hold: Timing::new(&GATE_HOLD),
             unprotected_starts: Counter::default(),
+            insights: Insights::new(),
+            lost_by_readers: Counter::default(),
             health: Arc::new(Health::new(now)),
             registry: Arc::default(),
+            hubbles: Arc::default(),
             answer: Arc::default(),
         };
-        Self { registry: Arc::new(metrics.registered()), ..metrics }
+        let mut ours = metrics.registered();
+        let mut hubbles = Registry::with_prefix("hubble");
+        let registries = (&mut ours, &mut hubbles);
+        let flows = FlowMetrics::register(config, node, learning, registries);
+        let (answer, lost) = (Arc::clone(&metrics.answer), metrics.lost_by_readers.clone());
+        hubbles.register_collector(Box::new(LostEvents(answer, lost)));
+        (Self { registry: Arc::new(ours), hubbles: Arc::new(hubbles), ..metrics }, flows)
     }
 
     fn registered(&self) -> Registry {
@@ -126,6 +187,7 @@ impl Metrics {
             "Pods that started while no agent ran on the node",
             self.unprotected_starts.clone(),
         );
+        registry.register("insights", "What flows made known, by kind", self.insights.0.clone());
         let build = registry
             .sub_registry_with_label(("version".into(), env!("CARGO_PKG_VERSION").into()))
             .sub_registry_with_label(("abi".into(), ABI_VERSION.to_string().into()));
@@ -139,7 +201,10 @@ impl Metrics {
     fn render(&self, snapshot: Option<Snapshot>, format: Format) -> Result<String, fmt::Error> {
         *self.answer.lock().unwrap_or_else(PoisonError::into_inner) = snapshot;
         let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
+        for registry in [&self.registry, &self.hubbles] {
+            encode_registry(&mut text, registry)?;
+        }
+        encode_eof(&mut text)?;
         Ok(match format {
             Format::OpenMetrics => text,
             Format::Prometheus => text::to_prometheus(&text),
@@ -210,6 +275,8 @@ mod tests {
         metrics.policy_propagation.observe(Duration::from_millis(3));
         metrics.start_gap.link.observe(Duration::from_micros(150));
         metrics.unprotected_starts.inc();
+        metrics.insights.count(insight::Kind::PortScan);
+        metrics.lost_by_readers.inc_by(9);
         let lines = lines(&metrics, Some(snapshot()));
         for (series, expected) in [
             ("enforcer_policy_propagation_seconds_bucket{le=\"0.002\"}", "0"),
@@ -235,6 +302,10 @@ mod tests {
             ("enforcer_map_pressure_ratio{map=\"PEERS\"}", "0.25"),
             ("enforcer_lost_events_total{lane=\"verdict\"}", "3"),
             ("enforcer_lost_events_total{lane=\"trace\"}", "4"),
+            ("hubble_lost_events_total{source=\"PERF_EVENT_RING_BUFFER\"}", "7"),
+            ("hubble_lost_events_total{source=\"HUBBLE_RING_BUFFER\"}", "9"),
+            ("enforcer_insights_total{kind=\"PortScan\"}", "1"),
+            ("enforcer_insights_total{kind=\"MetadataAccess\"}", "0"),
             ("enforcer_endpoints{state=\"enforced\"}", "5"),
             ("enforcer_endpoints{state=\"locked\"}", "1"),
             ("enforcer_endpoints{state=\"closed\"}", "0"),
