@@ -5,7 +5,11 @@ use std::{collections::BTreeMap, time::Duration};
 
 use tokio::{task::JoinSet, time::Instant};
 
-use super::{core::Core, report::for_services};
+use super::{
+    core::Core,
+    insights::{self, Noticed},
+    report::for_services,
+};
 use crate::{
     apiserver::{
         ApiServer,
@@ -29,6 +33,8 @@ pub(super) struct Announcing {
     /// `None` where there is no API server, or all that is to be said has been.
     events: Option<EventSink>,
     taint: Option<ApiServer>,
+    /// What was noticed in flows.
+    noticed: Noticed,
     known: Troubles,
     /// State that was looked at last.
     seen: Option<(u64, (bool, u64, usize))>,
@@ -47,8 +53,9 @@ pub(super) enum Taint {
 
 impl Announcing {
     /// Nothing is announced without an API server.
-    pub(super) fn new(api: Option<&ApiServer>, node: &str, taint: Taint) -> Self {
+    pub(super) fn new(api: Option<&ApiServer>, node: &str, taint: Taint, noticed: Noticed) -> Self {
         Self {
+            noticed,
             node: node.to_owned(),
             events: api.map(|api| EventSink::start(api, node)),
             taint: api.filter(|_| taint == Taint::Remove).cloned(),
@@ -61,6 +68,10 @@ impl Announcing {
 
     /// Looks for what is new. To be called about once a second.
     pub(super) fn look(&mut self, core: &Core, now: Instant) {
+        for insight in self.noticed.take(now) {
+            insights::log(&insight);
+            self.tell(insights::notice(&insight, &self.node));
+        }
         if !core.armed || !core.source.is_live() {
             return;
         }
@@ -77,12 +88,16 @@ impl Announcing {
         (self.seen, self.looked) = (Some(state), Some(now));
         let troubles = troubles(core, &self.node);
         for ((regarding, reason), note) in news(&self.known, &troubles) {
-            let notice = Notice { regarding, reason, note };
-            if self.events.as_ref().is_some_and(|events| !events.try_send(notice)) {
-                tracing::debug!("more to tell than the API server takes");
-            }
+            self.tell(Some(Notice { regarding, reason, note }));
         }
         self.known = troubles;
+    }
+
+    fn tell(&self, notice: Option<Notice>) {
+        let Some((events, notice)) = self.events.as_ref().zip(notice) else { return };
+        if !events.try_send(notice) {
+            tracing::debug!("more to tell than the API server takes");
+        }
     }
 }
 

@@ -13,6 +13,7 @@ mod gaps;
 mod handover;
 mod holds;
 mod hooks;
+mod insights;
 mod names;
 mod open_gate;
 mod questions;

@@ -23,6 +23,7 @@ use super::{
     found::{Found, Look},
     handover::{self, Claim},
     holds::{self, Doorkeeper},
+    insights,
     open_gate::OpenGate,
     questions::{self, Asked, Handle, Waiting, answer, ask},
     report,
@@ -193,7 +194,10 @@ async fn serve(
     let mut discovery = Discovery::open()?;
     let mut found = first_look(&mut discovery).await?;
     let flows = FlowRing::new(usize::try_from(args.flow_buffer).unwrap_or(usize::MAX));
-    let metrics = Metrics::new(Instant::now());
+    let looking = args.flows.insights();
+    let (metrics, counting) =
+        Metrics::with_flows(Instant::now(), &args.flows.flow_metrics, &node, looking.learning);
+    let (noticing, noticed) = insights::channel(looking, metrics.insights.clone());
     let (handle, hold, asked) = questions::channels(&node, flows.clone());
     let mut told = Vec::new();
     if args.take_over {
@@ -223,7 +227,7 @@ async fn serve(
     })?;
     info!(mode = ?kernel.mode(), adopted = kernel.found().len(), "the kernel has taken our programs");
     let wall_offset = wall_offset();
-    let reading = Reading::new(flows.clone(), wall_offset);
+    let reading = Reading::new(flows.clone(), wall_offset).seen_by(counting).seen_by(noticing);
     let reading = FlowsThread::start(reading, rings, dataplane::monotonic)
         .map_err(|source| AgentError::System { operation: "start the flows' thread", source })?;
     let mut core = Core::new(Parts {
@@ -254,7 +258,7 @@ async fn serve(
     let taint = if args.remove_taint { Taint::Remove } else { Taint::Leave };
     let mut beside = Beside {
         saving: Saving::new(args.dirs.state_dir.clone(), node.clone()),
-        announcing: Announcing::new(api.as_ref(), &node, taint),
+        announcing: Announcing::new(api.as_ref(), &node, taint, noticed),
         rivals: RivalWatch::new(args.dirs.bpf_dir.clone()),
     };
     let about = report::About { node, instance: args.instance.clone(), started };

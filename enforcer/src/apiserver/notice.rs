@@ -43,6 +43,16 @@ pub enum Reason {
     EnforcementDisabled,
     /// Another enforcer of network policy is on the node.
     OtherEnforcer,
+    /// One pod tried many ports of one destination, in vain.
+    PortScan,
+    /// One pod was denied many peers.
+    DeniedPeers,
+    /// A workload's first flow to an address outside the cluster.
+    FirstOutsideContact,
+    /// A pod asked the address where clouds serve credentials.
+    MetadataAccess,
+    /// A workload's first flow to the API server.
+    FirstApiServerContact,
 }
 
 impl Reason {

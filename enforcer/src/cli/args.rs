@@ -9,6 +9,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 pub use super::{
     dirs::DirArgs,
+    flow_args::FlowArgs,
     switch_args::{DisableArgs, EnableArgs, Target},
 };
 use super::{terminal::Color, when::When};
@@ -186,6 +187,9 @@ pub struct AgentArgs {
         value_parser = clap::value_parser!(u32).range(1..=1 << 24)
     )]
     pub flow_buffer: u32,
+    /// What is made of flows
+    #[command(flatten)]
+    pub flows: FlowArgs,
     /// What is logged: error, warn, info, debug, trace, or directives such as enforcer::source=debug
     #[arg(long, value_name = "LEVEL", env = "ENFORCER_LOG_LEVEL", default_value = "info")]
     pub log_level: String,

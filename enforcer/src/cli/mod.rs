@@ -7,6 +7,7 @@ pub mod client;
 pub mod compact;
 mod dirs;
 pub mod disable;
+pub mod flow_args;
 #[cfg(test)]
 mod manifests_tests;
 pub mod observe;
