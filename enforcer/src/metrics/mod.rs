@@ -12,6 +12,8 @@ mod health;
 mod server;
 #[cfg(test)]
 mod server_tests;
+#[cfg(test)]
+mod shown_tests;
 mod snapshot;
 mod text;
 
@@ -213,7 +215,7 @@ impl Metrics {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use enforcer_common::{abi::Direction, reason::Reason};
 
     use super::*;
@@ -228,7 +230,7 @@ mod tests {
     }
 
     /// A snapshot with a number of its own in each place.
-    fn snapshot() -> Snapshot {
+    pub(super) fn snapshot() -> Snapshot {
         Snapshot {
             kernel: KernelSnapshot {
                 packets: vec![

@@ -5,7 +5,7 @@ use super::{ChartError, helm::Helm};
 use crate::process::ProcessError;
 
 /// Values that must be refused, and what the refusal must name.
-const REFUSED: [(&str, &str); 16] = [
+const REFUSED: [(&str, &str); 20] = [
     ("enforcment=audit", "enforcment"),
     ("enforcement=maybe", "enforcement"),
     ("start=opened", "start"),
@@ -22,10 +22,14 @@ const REFUSED: [(&str, &str); 16] = [
     ("maxSurge=0", "maxSurge"),
     ("image.name=x", "name"),
     ("podMonitor.enabled=true", "metricsAddress"),
+    ("flowMetrics={dorp}", "flowMetrics"),
+    ("insights.portScan=20", "portScan"),
+    ("insights.scan=0", "scan"),
+    ("grafanaDashboard.enabled=yes", "grafanaDashboard"),
 ];
 
 /// Values with a text that must then be there.
-const TAKEN: [(&str, &str); 11] = [
+const TAKEN: [(&str, &str); 16] = [
     ("enforcement=audit", "--enforcement=audit\n"),
     ("start=closed-except-dns", "--dns-service=kube-system/kube-dns\n"),
     ("conntrackEntries=1048576", "--conntrack-entries=1048576\n"),
@@ -37,14 +41,20 @@ const TAKEN: [(&str, &str); 11] = [
     ("cniCacheDir=/var/lib/x/results", "path: /var/lib/x\n"),
     ("removeTaint=true", "resources: [nodes]\n    verbs: [patch]\n"),
     ("extraArgs={--node-name=x}", "- \"--node-name=x\"\n"),
+    ("flowMetrics={flow,tcp:sourceContext=pod}", "\"--flow-metrics=flow tcp:sourceContext=pod\"\n"),
+    ("insights.portScan=5/10", "--insight-port-scan=5/10\n"),
+    ("insights.metadata=false", "--insight-metadata=false\n"),
+    ("prometheusRule.enabled=true", "      - alert: EnforcerAgentDown\n"),
+    ("grafanaDashboard.enabled=true", "      \"uid\": \"enforcer\",\n"),
 ];
 
 /// Values with a text that must then not be there.
-const ABSENT: [(&str, &str); 6] = [
+const ABSENT: [(&str, &str); 7] = [
     ("removeTaint=false", "patch]\n  - apiGroups: [\"\"]"),
     ("cniCacheDir=", "cni"),
     ("metricsAddress=", "httpGet"),
     ("gate=none", "nri"),
+    ("prometheusRule.enabled=false", "alert"),
     ("start=closed", "dns-service"),
     ("mode=remove", "serviceAccountName"),
 ];

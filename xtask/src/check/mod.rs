@@ -1,6 +1,7 @@
 //! `cargo xtask check`: formatting, lints of both halves, licences, the layout of the sources and
 //! whether the documents still say what is there. Every step runs, whatever another one found.
 
+mod alerts;
 mod docs;
 mod layout;
 mod lexer;
@@ -15,6 +16,7 @@ use crate::{
     console,
     ebpf::{self, EbpfError},
     process::{self, ProcessError, Purpose},
+    setup::SetupError,
     workspace::Workspace,
 };
 
@@ -30,6 +32,9 @@ pub(crate) enum CheckError {
     /// The chart breaks a rule.
     #[error(transparent)]
     Chart(#[from] ChartError),
+    /// Something that the checks need is missing.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
     /// A source file could not be read.
     #[error("cannot read {path}: {reason}; check the file's rights")]
     Read { path: String, reason: io::Error },
@@ -62,11 +67,12 @@ impl Finding {
 type Step = (&'static str, fn(&Workspace) -> Result<(), CheckError>);
 
 /// The quick ones first.
-const STEPS: [Step; 9] = [
+const STEPS: [Step; 10] = [
     ("layout of the sources", check_layout),
     ("documents", check_docs),
     ("formatting", formatting),
     ("chart and manifests", chart_and_manifests),
+    ("alerts and dashboard", alerts::check),
     ("kernel object", kernel_object),
     ("kernel object for arm64", kernel_object_for_arm64),
     ("lints of the host half", host_lints),

@@ -10,6 +10,7 @@ mod apt;
 mod compiler;
 mod linker;
 mod llvm;
+pub(crate) mod promtool;
 mod stamp;
 mod version;
 
