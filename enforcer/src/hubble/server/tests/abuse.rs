@@ -11,7 +11,7 @@ use super::*;
 
 /// The server still answers, and soon.
 async fn answers(lab: &Lab) {
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     let newest = GetFlowsRequest { number: 1, ..GetFlowsRequest::default() };
     assert_eq!(times(lab, newest).await.len(), 1);
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());

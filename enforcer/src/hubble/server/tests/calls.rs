@@ -71,7 +71,7 @@ async fn a_follower_gets_what_comes_and_ends_in_time() {
     let mut from_now = client.get_flows(follow.clone()).await.unwrap().into_inner();
     // The server has taken the request up when it answers the next one.
     client.server_status(ServerStatusRequest {}).await.unwrap();
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     lab.push(4..6);
     for expected in [4, 5] {
         assert_eq!(time_of(&flow_of(next(&mut lines).await)), expected);

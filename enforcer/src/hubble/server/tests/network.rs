@@ -83,7 +83,7 @@ async fn ask(
             connector.connect(name, stream).await.map(TokioIo::new)
         }
     });
-    let said = |error: &dyn std::error::Error| crate::error_chain(error);
+    let said = |error: &dyn std::error::Error| error_chain(error);
     let endpoint = Endpoint::from_static("http://w1").timeout(Duration::from_secs(20));
     let channel = endpoint.connect_with_connector(connect).await.map_err(|error| said(&error))?;
     let mut client = ObserverClient::new(channel);
