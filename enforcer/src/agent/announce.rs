@@ -70,6 +70,7 @@ impl Announcing {
     pub(super) fn look(&mut self, core: &Core, now: Instant) {
         for insight in self.noticed.take(now) {
             insights::log(&insight);
+            core.events().push_at(insight.time, insights::agent_event(&insight));
             self.tell(insights::notice(&insight, &self.node));
         }
         if !core.armed || !core.source.is_live() {

@@ -10,6 +10,7 @@ use tracing::{info, warn};
 use crate::{
     apiserver::notice::{Notice, Reason, Regarding},
     flow::{event::Flow, reading::Onlooker},
+    hubble::events::AgentEvent,
     insight::{Insight, InsightConfig, Insights, Kind, Subject},
     metrics,
 };
@@ -93,6 +94,12 @@ impl Noticed {
 /// Logs an insight.
 pub(super) fn log(insight: &Insight) {
     info!(kind = insight.kind.name(), subject = %insight.subject, "{}", insight.text);
+}
+
+/// The insight as one of the agent's own events.
+pub(super) fn agent_event(insight: &Insight) -> AgentEvent {
+    let text = format!("{} {}", insight.subject, insight.text);
+    AgentEvent::Insight { kind: insight.kind.name(), text }
 }
 
 /// The insight as an Event about its pod, if that is one of node `node`: every node of the cluster

@@ -24,6 +24,7 @@ use super::{
     handover::{self, Claim},
     holds::{self, Doorkeeper},
     insights,
+    observer::{self, Observing},
     open_gate::OpenGate,
     questions::{self, Asked, Handle, Waiting, answer, ask},
     report,
@@ -41,6 +42,10 @@ use crate::{
     },
     error_chain,
     flow::{nodes::Nodes, reading::Reading, ring::FlowRing, thread::FlowsThread},
+    hubble::{
+        export::{Export, ExportError},
+        origin::Origin,
+    },
     metrics::{Metrics, MetricsAddress, MetricsServer},
     source::{
         Source,
@@ -79,6 +84,9 @@ pub enum AgentError {
     /// Interfaces cannot be found.
     #[error("cannot find the pods' interfaces")]
     Netlink(#[from] NetlinkError),
+    /// Flows cannot be exported as the flags say.
+    #[error(transparent)]
+    Export(#[from] ExportError),
     /// The system refuses something basic.
     #[error("cannot {operation}")]
     System {
@@ -198,7 +206,7 @@ async fn serve(
     let (metrics, counting) =
         Metrics::with_flows(Instant::now(), &args.flows.flow_metrics, &node, looking.learning);
     let (noticing, noticed) = insights::channel(looking, metrics.insights.clone());
-    let (handle, hold, asked) = questions::channels(&node, flows.clone());
+    let (handle, hold, asked) = questions::channels();
     let mut told = Vec::new();
     if args.take_over {
         told =
@@ -249,6 +257,12 @@ async fn serve(
         node_ports: args.nodeport_addresses,
         dirs: args.dirs.clone(),
     });
+    let export = args.export.config().map(|config| {
+        let origin = Origin::new(&args.hubble.cluster_name, &node);
+        Export::start(config, origin, flows.clone(), metrics.export.clone())
+    });
+    let export = export.transpose()?;
+    let observing = observer::start(args, &node, flows, core.events());
     core.begin(found, told)?;
 
     core.gate = gate.as_ref().map(OpenGate::status);
@@ -260,6 +274,7 @@ async fn serve(
         saving: Saving::new(args.dirs.state_dir.clone(), node.clone()),
         announcing: Announcing::new(api.as_ref(), &node, taint, noticed),
         rivals: RivalWatch::new(args.dirs.bpf_dir.clone()),
+        observing,
     };
     let about = report::About { node, instance: args.instance.clone(), started };
     owning.set(true);
@@ -272,9 +287,13 @@ async fn serve(
     if let Some(scraping) = scraping {
         scraping.abort();
     }
+    // The next agent has a socket for flows in the same place.
+    beside.observing.end();
     // Nothing is written any more: only now the lock may go, with the server.
     beside.saving.end(&mut core).await;
     drop(core);
+    // Now the last flow is in the ring.
+    drop(export);
     serving.abort();
     // The server's end removes its socket.
     let _cancelled = serving.await;
@@ -303,6 +322,7 @@ struct Beside {
     saving: Saving,
     announcing: Announcing,
     rivals: RivalWatch,
+    observing: Observing,
 }
 
 /// Where objects come from, by the flags, and the API server if it is that.
@@ -379,6 +399,8 @@ async fn own(
                 core.maintain();
                 beside.rivals.look(core, Instant::now()).await;
                 lost_before = tell_losses(core, lost_before);
+                beside.observing.lost_in_kernel(lost_before.iter().sum());
+                core.observer_problems = beside.observing.problems();
             }
             () = told.wait() => return Ok(Ended::Told),
         }

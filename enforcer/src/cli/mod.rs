@@ -7,7 +7,10 @@ pub mod client;
 pub mod compact;
 mod dirs;
 pub mod disable;
+pub mod export_args;
+mod filter_args;
 pub mod flow_args;
+mod hubble_args;
 #[cfg(test)]
 mod manifests_tests;
 pub mod observe;

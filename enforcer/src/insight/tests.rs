@@ -224,3 +224,23 @@ fn a_pod_made_anew_under_its_name_has_a_spread_of_its_own() {
     assert!(told(&mut i, scan("a", 1..15)).is_empty());
     assert!(told(&mut i, scan("b", 15..30)).is_empty());
 }
+
+#[test]
+fn contacts_belong_to_the_workload_and_pods_made_anew_have_them() {
+    let mut i = insights();
+    let part = |name: &str, workload: Option<&str>| {
+        let mut pod = PodIdentity::clone(&pod("shop", name));
+        let kind = || "Deployment".into();
+        pod.workload = workload.map(|name| Workload { kind: kind(), name: name.into() });
+        let mut flow = flow(&to([198, 51, 100, 7], allowed(9, 443, 1)));
+        flow.source = Some(Arc::new(pod));
+        flow
+    };
+    let first = part("web-1", Some("web"));
+    assert_eq!(told(&mut i, [first]).len(), 1);
+    assert_eq!(told(&mut i, [part("web-2", Some("web"))]), Vec::<String>::new());
+    assert_eq!(told(&mut i, [part("api-1", Some("api"))]).len(), 1);
+    // A pod by itself is no Deployment of the same name.
+    assert_eq!(told(&mut i, [part("web", None)]).len(), 1);
+    assert_eq!(told(&mut i, [part("web", None)]), Vec::<String>::new());
+}

@@ -43,7 +43,7 @@ pub use self::{
         StateSnapshot, Verdict,
     },
 };
-use crate::insight;
+use crate::{hubble::export::ExportCounts, insight};
 
 /// 1 ms to 10 s: from an event's arrival to its effect in the kernel.
 const PROPAGATION: [f64; 13] =
@@ -120,8 +120,8 @@ pub struct Metrics {
     pub unprotected_starts: Counter,
     /// What flows made known, by kind.
     pub insights: Insights,
-    /// Flows that somebody who reads them was too slow for.
-    pub lost_by_readers: Counter,
+    /// The export of flows to a file.
+    pub export: ExportCounts,
     /// Whether the agent lives and is ready.
     pub health: Arc<Health>,
     registry: Arc<Registry>,
@@ -156,7 +156,7 @@ impl Metrics {
             gate_hold: Timing::new(&GATE_HOLD),
             unprotected_starts: Counter::default(),
             insights: Insights::new(),
-            lost_by_readers: Counter::default(),
+            export: ExportCounts::default(),
             health: Arc::new(Health::new(now)),
             registry: Arc::default(),
             hubbles: Arc::default(),
@@ -166,7 +166,7 @@ impl Metrics {
         let mut hubbles = Registry::with_prefix("hubble");
         let registries = (&mut ours, &mut hubbles);
         let flows = FlowMetrics::register(config, node, learning, registries);
-        let (answer, lost) = (Arc::clone(&metrics.answer), metrics.lost_by_readers.clone());
+        let (answer, lost) = (Arc::clone(&metrics.answer), metrics.export.lost.clone());
         hubbles.register_collector(Box::new(LostEvents(answer, lost)));
         (Self { registry: Arc::new(ours), hubbles: Arc::new(hubbles), ..metrics }, flows)
     }
@@ -189,6 +189,9 @@ impl Metrics {
             "Pods that started while no agent ran on the node",
             self.unprotected_starts.clone(),
         );
+        let ExportCounts { written, failed, lost: _ } = &self.export;
+        registry.register("export_flows", "Flows that were exported", written.clone());
+        registry.register("export_errors", "Times that flows could not be written", failed.clone());
         registry.register("insights", "What flows made known, by kind", self.insights.0.clone());
         let build = registry
             .sub_registry_with_label(("version".into(), env!("CARGO_PKG_VERSION").into()))
@@ -278,7 +281,7 @@ pub(crate) mod tests {
         metrics.start_gap.link.observe(Duration::from_micros(150));
         metrics.unprotected_starts.inc();
         metrics.insights.count(insight::Kind::PortScan);
-        metrics.lost_by_readers.inc_by(9);
+        metrics.export.lost.inc_by(9);
         let lines = lines(&metrics, Some(snapshot()));
         for (series, expected) in [
             ("enforcer_policy_propagation_seconds_bucket{le=\"0.002\"}", "0"),

@@ -5,7 +5,7 @@ use super::{ChartError, helm::Helm};
 use crate::process::ProcessError;
 
 /// Values that must be refused, and what the refusal must name.
-const REFUSED: [(&str, &str); 20] = [
+const REFUSED: [(&str, &str); 21] = [
     ("enforcment=audit", "enforcment"),
     ("enforcement=maybe", "enforcement"),
     ("start=opened", "start"),
@@ -25,11 +25,12 @@ const REFUSED: [(&str, &str); 20] = [
     ("flowMetrics={dorp}", "flowMetrics"),
     ("insights.portScan=20", "portScan"),
     ("insights.scan=0", "scan"),
+    ("export.file=flows.log", "file"),
     ("grafanaDashboard.enabled=yes", "grafanaDashboard"),
 ];
 
 /// Values with a text that must then be there.
-const TAKEN: [(&str, &str); 16] = [
+const TAKEN: [(&str, &str); 18] = [
     ("enforcement=audit", "--enforcement=audit\n"),
     ("start=closed-except-dns", "--dns-service=kube-system/kube-dns\n"),
     ("conntrackEntries=1048576", "--conntrack-entries=1048576\n"),
@@ -43,18 +44,24 @@ const TAKEN: [(&str, &str); 16] = [
     ("extraArgs={--node-name=x}", "- \"--node-name=x\"\n"),
     ("flowMetrics={flow,tcp:sourceContext=pod}", "\"--flow-metrics=flow tcp:sourceContext=pod\"\n"),
     ("insights.portScan=5/10", "--insight-port-scan=5/10\n"),
+    ("export.file=/var/log/x/flows.log", "path: /var/log/x\n"),
+    (
+        "export.file=-,export.deny[0].verdict[0]=DROPPED",
+        "--export-deny={\\\"verdict\\\":[\\\"DROPPED\\\"]}\"\n",
+    ),
     ("insights.metadata=false", "--insight-metadata=false\n"),
     ("prometheusRule.enabled=true", "      - alert: EnforcerAgentDown\n"),
     ("grafanaDashboard.enabled=true", "      \"uid\": \"enforcer\",\n"),
 ];
 
 /// Values with a text that must then not be there.
-const ABSENT: [(&str, &str); 7] = [
+const ABSENT: [(&str, &str); 8] = [
     ("removeTaint=false", "patch]\n  - apiGroups: [\"\"]"),
     ("cniCacheDir=", "cni"),
     ("metricsAddress=", "httpGet"),
     ("gate=none", "nri"),
     ("prometheusRule.enabled=false", "alert"),
+    ("export.file=-", "name: export"),
     ("start=closed", "dns-service"),
     ("mode=remove", "serviceAccountName"),
 ];

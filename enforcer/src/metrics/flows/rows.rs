@@ -3,6 +3,7 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use enforcer_common::reason::Reason;
+use enforcer_hubble::flow::DropReason;
 
 use super::{
     config::{MetricKind, MetricSpec, Side},
@@ -68,7 +69,7 @@ pub(super) fn rows(spec: &MetricSpec, flow: &Flow, count: &mut impl FnMut(&[Valu
             count(&[protocol, kind, subtype, verdict], 4);
         }
         MetricKind::Drop if verdict == Verdict::Dropped => {
-            let reason = names::drop_reason(raw.reason.hubble_code());
+            let reason = drop_reason(raw.reason.hubble_code());
             count(&[Value::Word(reason), protocol], 2);
         }
         MetricKind::Policy if is_verdict(flow) => {
@@ -115,6 +116,12 @@ pub(super) fn rows(spec: &MetricSpec, flow: &Flow, count: &mut impl FnMut(&[Valu
         }
         _ => {}
     }
+}
+
+/// Hubble's name of a reason.
+fn drop_reason(code: u32) -> &'static str {
+    let known = i32::try_from(code).ok().and_then(|code| DropReason::try_from(code).ok());
+    known.unwrap_or(DropReason::Unknown).as_str_name()
 }
 
 /// Hubble's words for a protocol.
