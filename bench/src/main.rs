@@ -1,6 +1,7 @@
 //! `cargo xtask bench` runs this: benchmarks whose every figure stands beside its baseline, taken
 //! in the same run.
 
+mod flows;
 mod latency;
 mod program;
 mod table;
@@ -38,6 +39,12 @@ enum Bench {
         #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u16).range(1..=500))]
         packets: u16,
     },
+    /// What one flow costs from the kernel's record to the ring of flows
+    Flows {
+        /// Rounds in which all variants take turns
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+        rounds: u32,
+    },
     /// From a change in the manifests to the first packet judged by it
     Latency {
         /// The agent
@@ -61,6 +68,7 @@ fn main() -> ExitCode {
         Bench::Program { rounds, packets } => {
             ("program", program::run(program::Size { rounds, packets }))
         }
+        Bench::Flows { rounds } => ("flows", flows::run(flows::Size { rounds })),
         Bench::Latency { binary, pods, policies, changes } => {
             ("latency", latency::run(binary, latency::Size { pods, policies, changes }))
         }

@@ -47,7 +47,7 @@ pub(crate) struct Size {
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
-struct Bench {
+pub(crate) struct Bench {
     kernel: Kernel,
     rings: RingMaps,
     baseline: Ebpf,
@@ -116,7 +116,7 @@ fn port(round: u32, n: u16) -> u16 {
 }
 
 impl Bench {
-    fn new() -> Result<Self, AnyError> {
+    pub(crate) fn new() -> Result<Self, AnyError> {
         let (kernel, rings) = Kernel::open(&KernelConfig {
             bpf_dir: None,
             state_dir: None,
@@ -168,6 +168,24 @@ impl Bench {
             Some(failure) => Err(failure.into()),
             None => Ok(()),
         }
+    }
+
+    /// Sends packets that are denied, each of a flow of its own.
+    pub(crate) fn send_denied(&mut self, round: u32, packets: u32) -> Result<(), AnyError> {
+        for number in 0..packets {
+            let at = round.wrapping_mul(packets).wrapping_add(number);
+            let [_, a, b, c] = at.to_be_bytes();
+            let packet = frame([10, a | 0x80, b, c], POD, 40_000, 443, 0x02);
+            if self.send(Direction::Ingress, &packet)? != 2 {
+                return Err("a packet that must be denied passes".into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the programs tell.
+    pub(crate) fn rings(&mut self) -> &mut RingMaps {
+        &mut self.rings
     }
 
     fn send(&mut self, direction: Direction, packet: &[u8]) -> Result<i32, AnyError> {

@@ -7,6 +7,11 @@ use serde::Serialize;
 pub(crate) struct Samples(Vec<f64>);
 
 impl Samples {
+    /// None yet.
+    pub(crate) const fn new() -> Self {
+        Self(Vec::new())
+    }
+
     /// One sample.
     pub(crate) fn of(sample: f64) -> Self {
         Self(vec![sample])

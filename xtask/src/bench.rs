@@ -17,6 +17,8 @@ use crate::{
 pub(crate) enum Which {
     /// What one packet costs in the programs
     Program,
+    /// What one flow costs from the kernel's record to the ring of flows
+    Flows,
     /// From a change in the manifests to the first packet judged by it
     Latency,
 }
@@ -56,6 +58,7 @@ pub(crate) fn run(workspace: &Workspace, which: Option<Which>) -> Result<(), Ben
         command.args(["run", "--quiet", "--release", "--package", "enforcer-bench", "--"]);
         match one {
             Which::Program => command.arg("program"),
+            Which::Flows => command.arg("flows"),
             Which::Latency => command.args(["latency", "--binary"]).arg(&daemon),
         };
         process::run(&mut command, &Purpose::new("the benchmark", "see the message above"))?;

@@ -1,11 +1,11 @@
 //! The state that one task owns: the index, the kernel, the source, the names for flows.
 //!
 //! Every change goes the same way: events into the index, one plan out of it, the plan into the
-//! kernel, its names into the directory before the kernel can tell events that carry them.
+//! kernel, its names to the thread that reads flows before the kernel can tell events with them.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -24,10 +24,10 @@ use crate::{
         plan::Plan,
     },
     dataplane::{
-        self, Cover, DataplaneError, Kernel, RingMaps,
+        self, Cover, DataplaneError, Kernel,
         netlink::{DiscoveryEvent, conntrack},
     },
-    flow::{decode, directory::Directory, event::enrich, pending::Pending, ring::FlowRing},
+    flow::{nodes::Nodes, thread::FlowsThread},
     gate::GateStatus,
     metrics::Metrics,
     rivals::Rival,
@@ -41,9 +41,6 @@ const HAS_A_PAST: Duration = Duration::from_secs(1);
 
 /// How long attaching is tried again without a pause.
 const RETRIED_AT_ONCE: Duration = Duration::from_secs(2);
-
-/// How long events are read without looking at anything else; the rest is read next time.
-const READ_AT_MOST: Duration = Duration::from_millis(2);
 
 /// Plans that follow from one change, at most.
 const MOST_PLANS: usize = 8;
@@ -63,17 +60,14 @@ pub(super) struct Known {
 pub(super) struct Core {
     pub(super) index: Index,
     pub(super) kernel: Kernel,
-    rings: RingMaps,
     pub(super) source: Source,
     /// What was found on the node, until the first plan.
     pub(super) found: Option<Found>,
     pub(super) problems: Vec<Problem>,
     pub(super) ignored: Vec<Ignored>,
     pub(super) settled: bool,
-    directory: Directory,
-    pub(super) flows: FlowRing,
-    /// Flows to Services that wait for their verdict.
-    to_services: Pending,
+    flows: FlowsThread,
+    nodes: Nodes,
     wall_offset: Duration,
     /// What the network plugins tell of sandboxes, where they are asked.
     pub(super) cni: Option<CniCache>,
@@ -87,7 +81,6 @@ pub(super) struct Core {
     pub(super) armed: bool,
     /// What failed at the last write, until it succeeds.
     pub(super) failures: Vec<String>,
-    undecodable: u64,
     /// When our programs were put back, in the last minute, by interface.
     pub(super) displaced: HashMap<u32, Vec<Instant>>,
     pub(super) bypass: Bypass,
@@ -124,10 +117,12 @@ pub(super) struct Core {
 #[derive(Debug)]
 pub(super) struct Parts {
     pub(super) kernel: Kernel,
-    pub(super) rings: RingMaps,
     pub(super) source: Source,
     pub(super) cni: Option<CniCache>,
-    pub(super) flows: FlowRing,
+    /// The thread that reads flows, which is told their names.
+    pub(super) flows: FlowsThread,
+    /// The cluster's nodes, for whoever asks.
+    pub(super) nodes: Nodes,
     /// Wall clock less the clock of events.
     pub(super) wall_offset: Duration,
     /// This node's name, where objects name the node that a pod is on.
@@ -151,7 +146,7 @@ pub(super) struct Parts {
 impl Core {
     /// Takes over what an earlier agent left, or starts from nothing.
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { kernel, rings, source, cni, flows, wall_offset, dirs, .. } = parts;
+        let Parts { kernel, source, cni, flows, nodes, wall_offset, dirs, .. } = parts;
         let Parts { node, start, dns, metrics, not_pods, enforcement, node_ports, .. } = parts;
         let unsaved = match &source {
             Source::Kubernetes(source) => {
@@ -171,7 +166,6 @@ impl Core {
         Self {
             index,
             kernel,
-            rings,
             source,
             cni,
             not_pods,
@@ -180,15 +174,13 @@ impl Core {
             problems: Vec::new(),
             ignored: Vec::new(),
             settled: true,
-            directory: Directory::default(),
             flows,
-            to_services: Pending::default(),
+            nodes,
             wall_offset,
             interfaces: HashMap::new(),
             revision: 0,
             armed: false,
             failures: Vec::new(),
-            undecodable: 0,
             displaced: HashMap::new(),
             bypass: Bypass::default(),
             outlets: BTreeMap::new(),
@@ -297,6 +289,7 @@ impl Core {
         self.ignored = ignored;
         self.changes += u64::from(!events.is_empty());
         self.note_unsaved(&events);
+        self.nodes.take(&events);
         for event in events {
             self.containers_started(&event);
             self.index.apply(event);
@@ -394,12 +387,8 @@ impl Core {
 
     pub(super) fn write(&mut self, plan: &Plan) {
         self.changes += 1;
-        let now = Instant::now();
-        // Events told before this plan carry the names before it.
-        self.drain();
-        for name in &plan.names {
-            self.directory.apply(name, now);
-        }
+        // Before events can carry them.
+        self.flows.rename(plan.names.clone());
         let applied = self.kernel.apply(plan);
         self.backends_due |= plan.endpoints_set.iter().any(|endpoint| endpoint.rejudge);
         self.revision = self.revision.max(plan.revision);
@@ -455,31 +444,6 @@ impl Core {
         }
     }
 
-    /// Reads the event rings. Returns how many events there were.
-    pub(super) fn drain(&mut self) -> usize {
-        let Self { rings, directory, flows, wall_offset, undecodable, to_services, .. } = self;
-        // What is overdue is told after reading: the verdict may be in a ring.
-        let now = dataplane::monotonic();
-        let mut tell = |told| flows.push(enrich(told, directory, *wall_offset));
-        to_services.look(now, &mut tell, |take| {
-            rings.drain(|bytes| match decode::decode(bytes) {
-                Ok(raw) => take(raw),
-                Err(error) => {
-                    if *undecodable == 0 {
-                        warn!(%error, "an event of the kernel makes no sense; more are counted only");
-                    }
-                    *undecodable += 1;
-                }
-            })
-        })
-    }
-
-    /// Reads the event rings until they are empty, but not for long: whoever fills them faster
-    /// than they are read must not keep policy from coming into force.
-    pub(super) fn drain_for_a_while(&mut self) {
-        read_until(Instant::now() + READ_AT_MOST, Instant::now, || self.drain());
-    }
-
     /// Ages flows and checks that the programs are where they were put.
     pub(super) fn maintain(&mut self) {
         let swept = self.kernel.sweep();
@@ -497,7 +461,7 @@ impl Core {
 
     /// Events that could not be decoded.
     pub(super) fn undecodable(&self) -> u64 {
-        self.undecodable
+        self.flows.counts().undecodable.load(Ordering::Relaxed)
     }
 }
 
@@ -509,51 +473,5 @@ pub(super) fn kernel_flows() -> Option<Vec<conntrack::KernelFlow>> {
             warn!(%error, "the node's own conntrack cannot be read");
             None
         }
-    }
-}
-
-/// Reads batch after batch until one is empty or the time is over.
-fn read_until(
-    end: Instant,
-    mut now: impl FnMut() -> Instant,
-    mut read_batch: impl FnMut() -> usize,
-) {
-    while read_batch() > 0 && now() < end {}
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn events_that_come_faster_than_they_are_read_do_not_hold_the_agent() {
-        let start = Instant::now();
-        let mut clock = start;
-        let tick = || {
-            clock += Duration::from_millis(1);
-            clock
-        };
-        let mut batches = 0;
-        read_until(start + READ_AT_MOST, tick, || {
-            batches += 1;
-            assert!(batches < 10, "no end");
-            1
-        });
-        assert_eq!(batches, 2);
-    }
-
-    #[test]
-    fn all_that_is_there_is_read_where_there_is_time() {
-        let start = Instant::now();
-        let mut left = 5;
-        read_until(
-            start + READ_AT_MOST,
-            || start,
-            || {
-                left -= 1;
-                left
-            },
-        );
-        assert_eq!(left, 0);
     }
 }

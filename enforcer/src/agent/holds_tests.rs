@@ -15,13 +15,13 @@ use crate::{
     cli::{StartMode, args::DirArgs},
     cluster::{Enforcement, NodePortAddresses, event::ObjectKey},
     dataplane::{
-        AttachMode, Kernel, KernelConfig,
+        self, AttachMode, Kernel, KernelConfig,
         netlink::{
             DiscoveryEvent, tcx,
             testing::{Namespace, block_on, ifindex, sh},
         },
     },
-    flow::ring::FlowRing,
+    flow::{nodes::Nodes, reading::Reading, ring::FlowRing, thread::FlowsThread},
     gate::Network,
     source::{Source, manifests::ManifestSource},
 };
@@ -90,12 +90,13 @@ async fn agent(dir: &Path) -> (Core, Discovery) {
         class_key: [1, 2],
     })
     .unwrap();
+    let reading = Reading::new(FlowRing::new(16), Duration::ZERO);
     let mut core = Core::new(Parts {
         kernel,
-        rings,
         source: Source::Manifests(Box::new(ManifestSource::new(dir.join("manifests")).unwrap())),
         cni: Some(CniCache::new(&dir.join("cni"))),
-        flows: FlowRing::new(16),
+        flows: FlowsThread::start(reading, rings, dataplane::monotonic).unwrap(),
+        nodes: Nodes::default(),
         wall_offset: Duration::ZERO,
         node: None,
         start: StartMode::Closed,

@@ -39,7 +39,7 @@ use crate::{
         netlink::{Discovery, NetlinkError},
     },
     error_chain,
-    flow::ring::FlowRing,
+    flow::{nodes::Nodes, reading::Reading, ring::FlowRing, thread::FlowsThread},
     metrics::{Metrics, MetricsAddress, MetricsServer},
     source::{
         Source,
@@ -50,7 +50,7 @@ use crate::{
     },
 };
 
-/// How often the rings are read: a flow is seen this long after its packet at the latest.
+/// How often is looked at what waits for a moment: links on their way out, backends, the disk.
 const POLL: Duration = Duration::from_millis(5);
 /// How often what could not be written is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -222,13 +222,17 @@ async fn serve(
         class_key: random_key()?,
     })?;
     info!(mode = ?kernel.mode(), adopted = kernel.found().len(), "the kernel has taken our programs");
+    let wall_offset = wall_offset();
+    let reading = Reading::new(flows.clone(), wall_offset);
+    let reading = FlowsThread::start(reading, rings, dataplane::monotonic)
+        .map_err(|source| AgentError::System { operation: "start the flows' thread", source })?;
     let mut core = Core::new(Parts {
         kernel,
-        rings,
         source,
         cni: args.cni_cache_dir().map(CniCache::new),
-        flows: flows.clone(),
-        wall_offset: wall_offset(),
+        flows: reading,
+        nodes: Nodes::default(),
+        wall_offset,
         node: args.manifests.is_none().then(|| node.as_str().into()),
         start: args.start,
         dns: ClusterDns {
@@ -358,7 +362,6 @@ async fn own(
             () = sleep_until(next_look.unwrap_or_else(Instant::now).into()),
                 if next_look.is_some() => {}
             _ = poll.tick() => {
-                core.drain_for_a_while();
                 core.retry_attaching(Instant::now());
                 core.note_backends(Instant::now());
                 beside.saving.look(core, Instant::now()).await;

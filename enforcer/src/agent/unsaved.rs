@@ -79,7 +79,8 @@ fn one(key: &ObjectKey) -> Unsaved {
 /// Whether a pod is to policy what it was; most of its changes are of its status.
 fn is_same_to_policy(known: &Arc<Pod>, pod: &Pod) -> bool {
     let Pod { key: _, uid, labels, addresses, host_network, finished, .. } = pod;
-    let Pod { terminating, started, containers_started: _, ports, node, .. } = pod;
+    // What it is part of is for flows only, and never changes.
+    let Pod { terminating, started, containers_started: _, ports, node, workload: _, .. } = pod;
     *uid == known.uid
         && *labels == known.labels
         && (*host_network, *finished) == (known.host_network, known.finished)
@@ -114,6 +115,7 @@ mod tests {
             containers_started: None,
             ports: Vec::new(),
             node: Some(node.into()),
+            workload: None,
         }
     }
 

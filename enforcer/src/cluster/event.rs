@@ -38,6 +38,15 @@ pub struct NamedPort {
     pub number: u16,
 }
 
+/// What a pod is part of, as people name it: the object that they made, not the one in between.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Workload {
+    /// `Deployment`, `CronJob`, …; `Pod` for one that nobody controls.
+    pub kind: Arc<str>,
+    /// Name, in the pod's namespace.
+    pub name: Arc<str>,
+}
+
 /// What policy needs to know of a pod.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Pod {
@@ -66,6 +75,8 @@ pub struct Pod {
     pub ports: Vec<NamedPort>,
     /// `spec.nodeName`, for flows.
     pub node: Option<Arc<str>>,
+    /// What it is part of, for flows; `None` while its object is not known.
+    pub workload: Option<Workload>,
 }
 
 /// What policy needs to know of a namespace.

@@ -272,6 +272,9 @@ impl Index {
         if let Some(namespace) = self.objects.namespaces.get(name) {
             for pod in namespace.pods.values() {
                 self.dirty.addresses.extend(&pod.addresses);
+                // Their names say the labels.
+                let interfaces = self.interfaces.of_pod(&pod.key).map(|(ifindex, _)| ifindex);
+                self.dirty.endpoints.extend(interfaces);
             }
         }
     }

@@ -13,6 +13,7 @@ use super::{
     binding::{Binding, BoundBy, Knowledge},
     event::{AdoptedInterface, Interface, Labels, ObjectKey, Pod, Sandbox},
 };
+use crate::policy::rule::Isolating;
 
 /// What the last plan says of an interface.
 #[derive(Clone, PartialEq, Debug)]
@@ -29,7 +30,9 @@ pub(super) struct Installed {
 #[derive(Clone, PartialEq, Debug)]
 pub(super) struct Named {
     pub(super) pod: Arc<Pod>,
-    pub(super) isolating: [Arc<[ObjectKey]>; 2],
+    /// Of its namespace.
+    pub(super) namespace_labels: Arc<Labels>,
+    pub(super) isolating: [Isolating; 2],
 }
 
 impl Named {
@@ -47,8 +50,10 @@ impl Named {
             containers_started: None,
             ports: Vec::new(),
             node: None,
+            workload: None,
         };
-        Self { pod: Arc::new(pod), isolating: [Arc::new([]), Arc::new([])] }
+        let isolating = [Isolating::default(), Isolating::default()];
+        Self { pod: Arc::new(pod), namespace_labels: Arc::default(), isolating }
     }
 }
 

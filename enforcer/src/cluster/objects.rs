@@ -38,6 +38,8 @@ pub(super) struct Address {
     pub(super) claims: Vec<Claim>,
     /// Whose it was in the last plan.
     pub(super) owner: Option<Arc<Pod>>,
+    /// Labels of that pod's namespace as the last plan named them.
+    pub(super) owner_namespace: Option<Arc<Labels>>,
     /// Its class in the last plan, if it had an entry of its own.
     pub(super) class: Option<ClassId>,
 }

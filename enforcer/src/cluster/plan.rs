@@ -11,7 +11,8 @@ use std::{net::IpAddr, sync::Arc};
 use enforcer_common::abi::{ClassId, Interval, RowKey, RuleId, Service, ServiceKey, TableId};
 use ipnet::IpNet;
 
-use super::event::ObjectKey;
+use super::event::{Labels, NamedPort, ObjectKey, Workload};
+use crate::policy::rule::Isolating;
 
 /// A change of the kernel's state. Empty vectors mean no change.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -107,7 +108,7 @@ pub enum NameChange {
     /// A rule number is out of use (events on their way may still carry it).
     RuleGone(RuleId),
     /// An interface is this pod's, isolated by these policies (ingress, egress).
-    Endpoint(u32, Arc<PodIdentity>, [Arc<[ObjectKey]>; 2]),
+    Endpoint(u32, Arc<PodIdentity>, [Isolating; 2]),
     /// An interface is gone.
     EndpointGone(u32),
     /// An address is this node's.
@@ -129,8 +130,14 @@ pub struct PodIdentity {
     pub uid: Arc<str>,
     /// `key=value` pairs, sorted.
     pub labels: Vec<String>,
+    /// Labels of its namespace.
+    pub namespace_labels: Arc<Labels>,
+    /// Its named ports.
+    pub ports: Vec<NamedPort>,
     /// Node that the object names.
     pub node: Option<Arc<str>>,
+    /// What it is part of; `None` while its object is not known.
+    pub workload: Option<Workload>,
 }
 
 /// Which rule a number means.

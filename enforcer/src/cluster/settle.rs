@@ -18,13 +18,16 @@ use super::{
     class::{Member, Members},
     compose::{Composition, compose},
     enforcement::Enforcement,
-    event::{NamedPort, ObjectKey, Pod},
+    event::{Labels, NamedPort, Pod},
     index::{Dirty, Index},
     interfaces::{Installed, Named},
     plan::{EndpointPlan, NameChange, Plan, PodIdentity},
     table::Content,
 };
-use crate::policy::{peer::Peer, rule::Policy};
+use crate::policy::{
+    peer::Peer,
+    rule::{Isolating, Policy},
+};
 
 /// What addresses may have lost.
 #[derive(Default)]
@@ -141,7 +144,9 @@ impl Index {
                     let (pod, addresses) = (Arc::clone(pod), addresses.clone());
                     let (content, isolating) = self.content_for(&pod, &mut compiled);
                     let audit = self.audits(&pod.key.namespace);
-                    (content, addresses, Some(Named { pod, isolating }), audit)
+                    let namespace_labels = self.objects.namespace_labels(&pod.key.namespace);
+                    let named = Named { pod, namespace_labels, isolating };
+                    (content, addresses, Some(named), audit)
                 }
             };
             let (table, is_new) = self.tables.acquire(content);
@@ -160,7 +165,7 @@ impl Index {
                 && !entry.named.as_ref().is_some_and(|old| same_name(old, &named))
             {
                 let isolating = named.isolating.clone();
-                let identity = Arc::new(identity(&named.pod));
+                let identity = Arc::new(identity(&named.pod, &named.namespace_labels));
                 plan.names.push(NameChange::Endpoint(ifindex, identity, isolating));
                 entry.named = Some(named);
             }
@@ -185,11 +190,7 @@ impl Index {
     }
 
     /// The table that a pod must have, and the policies that isolate it.
-    fn content_for(
-        &mut self,
-        pod: &Pod,
-        compiled: &mut Compiled,
-    ) -> (Content, [Arc<[ObjectKey]>; 2]) {
+    fn content_for(&mut self, pod: &Pod, compiled: &mut Compiled) -> (Content, [Isolating; 2]) {
         let policies: Vec<Arc<Policy>> = self
             .objects
             .namespaces
@@ -199,9 +200,8 @@ impl Index {
             .filter(|policy| policy.subject.as_ref().is_some_and(|s| s.matches(&pod.labels)))
             .cloned()
             .collect();
-        let isolating = Direction::BOTH.map(|direction| {
-            policies.iter().filter(|p| p.isolates(direction)).map(|p| p.key.clone()).collect()
-        });
+        let isolating = Direction::BOTH
+            .map(|direction| policies.iter().filter(|p| p.isolates(direction)).cloned().collect());
         let key = (policies.iter().map(Arc::as_ptr).collect(), pod.ports.clone());
         let (atoms, rules) = (&mut self.atoms, &mut self.rules);
         let content = compiled.entry(key).or_insert_with(|| {
@@ -218,10 +218,12 @@ impl Index {
             let owner = entry.winner().cloned();
             let old_owner = entry.owner.clone();
             let old = entry.class;
+            let old_labels = entry.owner_namespace.clone();
+            let labels =
+                owner.as_ref().map(|pod| self.objects.namespace_labels(&pod.key.namespace));
             let mut members = Vec::new();
-            if let Some(pod) = &owner {
-                let labels = self.objects.namespace_labels(&pod.key.namespace);
-                self.atoms.match_pod(pod, &labels, &mut members);
+            if let (Some(pod), Some(labels)) = (&owner, &labels) {
+                self.atoms.match_pod(pod, labels, &mut members);
             }
             let has_entry = !members.is_empty();
             self.atoms.match_address(address, &mut members);
@@ -255,9 +257,13 @@ impl Index {
                 (Some(_), None) => plan.peers_removed.push(address),
                 _ => {}
             }
-            name_address(address, old_owner.as_deref(), owner.as_deref(), plan);
+            let named = |pod, labels| Option::zip(pod, labels);
+            let before = named(old_owner.as_deref(), old_labels.as_ref());
+            let now = named(owner.as_deref(), labels.as_ref());
+            plan.names.extend(name_address(address, before, now));
             if let Some(entry) = self.objects.addresses.get_mut(&address) {
                 entry.owner = owner;
+                entry.owner_namespace = labels;
                 entry.class = new;
                 if entry.claims.is_empty() {
                     self.objects.addresses.remove(&address);
@@ -407,29 +413,44 @@ impl Index {
     }
 }
 
-fn name_address(address: IpAddr, old: Option<&Pod>, new: Option<&Pod>, plan: &mut Plan) {
+/// A pod and the labels of its namespace.
+type PodAndNamespace<'a> = (&'a Pod, &'a Arc<Labels>);
+
+fn name_address(
+    address: IpAddr,
+    old: Option<PodAndNamespace<'_>>,
+    new: Option<PodAndNamespace<'_>>,
+) -> Option<NameChange> {
     match (old, new) {
-        (Some(_), None) => plan.names.push(NameChange::AddressGone(address)),
-        (old, Some(new)) if old.is_none_or(|old| !same_identity(old, new)) => {
-            plan.names.push(NameChange::Address(address, Arc::new(identity(new))));
+        (Some(_), None) => Some(NameChange::AddressGone(address)),
+        (Some(old), Some(new)) if same_identity(old, new) => None,
+        (_, Some((pod, labels))) => {
+            Some(NameChange::Address(address, Arc::new(identity(pod, labels))))
         }
-        _ => {}
+        (None, None) => None,
     }
 }
 
 fn same_name(old: &Named, new: &Named) -> bool {
-    same_identity(&old.pod, &new.pod) && old.isolating == new.isolating
+    same_identity((&old.pod, &old.namespace_labels), (&new.pod, &new.namespace_labels))
+        && old.isolating == new.isolating
 }
 
-fn same_identity(a: &Pod, b: &Pod) -> bool {
-    (&a.key, &a.uid, &a.labels, &a.node) == (&b.key, &b.uid, &b.labels, &b.node)
+/// Whether flows say the same of both.
+fn same_identity((a, a_labels): PodAndNamespace<'_>, (b, b_labels): PodAndNamespace<'_>) -> bool {
+    (&a.key, &a.uid, &a.labels, &a.ports) == (&b.key, &b.uid, &b.labels, &b.ports)
+        && (&a.node, &a.workload) == (&b.node, &b.workload)
+        && a_labels == b_labels
 }
 
-fn identity(pod: &Pod) -> PodIdentity {
+fn identity(pod: &Pod, namespace_labels: &Arc<Labels>) -> PodIdentity {
     PodIdentity {
         key: pod.key.clone(),
         uid: Arc::clone(&pod.uid),
         labels: pod.labels.iter().map(|(key, value)| format!("{key}={value}")).collect(),
+        namespace_labels: Arc::clone(namespace_labels),
+        ports: pod.ports.clone(),
         node: pod.node.clone(),
+        workload: pod.workload.clone(),
     }
 }

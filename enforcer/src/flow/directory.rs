@@ -13,9 +13,12 @@ use std::{
 
 use enforcer_common::abi::RuleId;
 
-use crate::cluster::{
-    event::ObjectKey,
-    plan::{NameChange, PodIdentity, RuleIdentity},
+use crate::{
+    cluster::{
+        event::ObjectKey,
+        plan::{NameChange, PodIdentity, RuleIdentity},
+    },
+    policy::rule::Isolating,
 };
 
 /// How long what is gone keeps its name: longer than an event can be on its way.
@@ -29,7 +32,7 @@ pub struct EndpointIdentity {
     /// The pod.
     pub pod: Arc<PodIdentity>,
     /// The policies that isolate it (ingress, egress).
-    pub isolating: [Arc<[ObjectKey]>; 2],
+    pub isolating: [Isolating; 2],
 }
 
 /// What an address is that is no pod's.
@@ -144,7 +147,7 @@ impl<K: Hash + Eq + Copy, V> Names<K, V> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flow::event::tests::pod;
+    use crate::flow::event::tests::{isolating, pod};
 
     fn ip(n: u32) -> IpAddr {
         std::net::Ipv4Addr::from_bits(0x0a00_0000 + n).into()
@@ -207,11 +210,10 @@ mod tests {
         let mut d = Directory::default();
         let rule = crate::flow::event::tests::rule("n", "p", 3);
         d.apply(&NameChange::Rule(16, Arc::clone(&rule)), now);
-        let isolating: [Arc<[ObjectKey]>; 2] =
-            [vec![rule.policy.clone()].into(), Vec::new().into()];
+        let isolating = [isolating("n", &["p"]), Isolating::default()];
         d.apply(&NameChange::Endpoint(7, pod("n", "a"), isolating), now);
         assert_eq!(d.rule(16), Some(&rule));
-        assert_eq!(d.endpoint(7).map(|e| e.isolating[0].len()), Some(1));
+        assert_eq!(d.endpoint(7).map(|e| e.isolating[0].iter().len()), Some(1));
         d.apply(&NameChange::RuleGone(16), now);
         d.apply(&NameChange::EndpointGone(7), now);
         assert!(d.rule(16).is_some() && d.endpoint(7).is_some());

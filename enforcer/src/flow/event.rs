@@ -9,9 +9,12 @@ use super::{
     directory::{Directory, Place},
     pending::Told,
 };
-use crate::cluster::{
-    event::ObjectKey,
-    plan::{PodIdentity, RuleIdentity},
+use crate::{
+    cluster::{
+        event::ObjectKey,
+        plan::{PodIdentity, RuleIdentity},
+    },
+    policy::rule::Isolating,
 };
 
 /// What decided, as far as it belongs to policies.
@@ -21,8 +24,8 @@ pub enum DecidedBy {
     Nothing,
     /// A rule of a policy.
     Rule(Arc<RuleIdentity>),
-    /// No rule: these policies isolate the pod.
-    Isolation(Arc<[ObjectKey]>),
+    /// No rule: these policies isolate the pod. See [`Flow::nearest_miss`].
+    Isolation(Isolating),
 }
 
 /// What became of a flow's packet, as Hubble names it.
@@ -85,7 +88,7 @@ pub fn enrich(told: Told, directory: &Directory, wall_offset: Duration) -> Flow 
     let decided_by = if raw.rule == rule::DEFAULT_DENY {
         let policies = endpoint.zip(connection_direction(&raw));
         policies.map_or(DecidedBy::Nothing, |(e, direction)| {
-            DecidedBy::Isolation(Arc::clone(&e.isolating[direction as usize]))
+            DecidedBy::Isolation(e.isolating[direction as usize].clone())
         })
     } else {
         let rule = directory.rule(raw.rule).filter(|_| raw.rule >= rule::FIRST_DYNAMIC);
@@ -144,6 +147,7 @@ pub(crate) mod tests {
     use crate::{
         cluster::plan::NameChange,
         flow::decode::{decode, tests::image},
+        policy::{compile, rule::Policy},
     };
 
     pub(crate) fn key(namespace: &str, name: &str) -> ObjectKey {
@@ -155,8 +159,24 @@ pub(crate) mod tests {
             key: key(namespace, name),
             uid: "".into(),
             labels: vec![format!("app={name}")],
+            namespace_labels: Arc::default(),
+            ports: Vec::new(),
             node: Some("w1".into()),
+            workload: None,
         })
+    }
+
+    /// A policy of this spec.
+    pub(crate) fn policy(namespace: &str, name: &str, spec: &str) -> Arc<Policy> {
+        let yaml =
+            format!("{{metadata: {{namespace: {namespace}, name: {name}}}, spec: {{{spec}}}}}");
+        Arc::new(compile::network_policy(&serde_norway::from_str(&yaml).unwrap()))
+    }
+
+    /// Policies without rules.
+    pub(crate) fn isolating(namespace: &str, names: &[&str]) -> Isolating {
+        let spec = "podSelector: {}, policyTypes: [Ingress, Egress]";
+        names.iter().map(|name| policy(namespace, name, spec)).collect()
     }
 
     pub(crate) fn rule(namespace: &str, policy: &str, index: u32) -> Arc<RuleIdentity> {
@@ -173,10 +193,7 @@ pub(crate) mod tests {
     pub(crate) fn directory() -> Directory {
         let mut d = Directory::default();
         let now = Instant::now();
-        let isolating: [Arc<[ObjectKey]>; 2] = [
-            vec![key("shop", "deny"), key("shop", "zone")].into(),
-            vec![key("shop", "out")].into(),
-        ];
+        let isolating = [isolating("shop", &["deny", "zone"]), isolating("shop", &["out"])];
         d.apply(&NameChange::Address([10, 0, 0, 1].into(), pod("shop", "web-1")), now);
         d.apply(&NameChange::Address([10, 0, 0, 2].into(), pod("shop", "db-0")), now);
         d.apply(&NameChange::Endpoint(5, pod("shop", "web-1"), isolating.clone()), now);
@@ -232,9 +249,9 @@ pub(crate) mod tests {
 
     #[test]
     fn a_default_deny_names_the_isolating_policies_of_its_direction() {
-        let ingress: Arc<[_]> = vec![key("shop", "deny"), key("shop", "zone")].into();
+        let ingress = isolating("shop", &["deny", "zone"]);
         assert_eq!(flow(&denied()).decided_by, DecidedBy::Isolation(ingress));
-        let egress: Arc<[_]> = vec![key("shop", "out")].into();
+        let egress = isolating("shop", &["out"]);
         let event = Event { direction: Direction::Egress as u8, ..denied() };
         assert_eq!(flow(&event).decided_by, DecidedBy::Isolation(egress));
     }

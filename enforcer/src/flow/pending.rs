@@ -62,6 +62,7 @@ pub struct Pending {
     /// The same by pod and protocol: the ports.
     by_pod: BTreeMap<(u16, u8, u64), u16>,
     count: u64,
+    joined: u64,
 }
 
 /// A flow to tell.
@@ -84,25 +85,20 @@ enum Match {
 }
 
 impl Pending {
-    /// Has `read` hand over the events that there are, and tells then which flows wait too long: a
-    /// verdict that is among the events counts. `now` is the clock of events before reading.
-    pub fn look<R>(
-        &mut self,
-        now: u64,
-        tell: &mut impl FnMut(Told),
-        read: impl FnOnce(&mut dyn FnMut(RawFlow)) -> R,
-    ) -> R {
-        let read = read(&mut |raw| {
-            if let Some(told) = self.take(raw) {
-                tell(told);
-            }
-        });
-        self.overdue(now).into_iter().for_each(tell);
-        read
+    /// How many verdicts were told as one flow with the event that told the Service.
+    #[must_use]
+    pub fn joined(&self) -> u64 {
+        self.joined
+    }
+
+    /// How many flows wait for their verdict.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.untold.len()
     }
 
     /// Takes an event in, and gives back what is to be told at once, if anything.
-    fn take(&mut self, raw: RawFlow) -> Option<Told> {
+    pub fn take(&mut self, raw: RawFlow) -> Option<Told> {
         if raw.kind == EventKind::Pending {
             return self.wait(raw);
         }
@@ -116,8 +112,9 @@ impl Pending {
         Some(Told { raw, service: None })
     }
 
-    /// Flows whose verdict does not come. `now` is the clock of events.
-    fn overdue(&mut self, now: u64) -> Vec<Told> {
+    /// Flows whose verdict does not come. `now` is the clock of events: all events of before have
+    /// been taken in.
+    pub fn overdue(&mut self, now: u64) -> Vec<Told> {
         let mut told = Vec::new();
         while let Some((&number, &sender)) = self.untold.first_key_value() {
             if self
@@ -165,14 +162,17 @@ impl Pending {
         self.flows.get(&sender)?.iter().find(|one| one.number == number)
     }
 
-    fn leave_untold(&mut self, sender: Sender, number: u64) {
-        self.untold.remove(&number);
+    /// Returns whether it was among them.
+    fn leave_untold(&mut self, sender: Sender, number: u64) -> bool {
+        let waited = self.untold.remove(&number).is_some();
         self.by_pod.remove(&(sender.0, sender.1, number));
+        waited
     }
 
     /// Notes that a flow has been told. Returns what is known of it.
     fn set(&mut self, sender: Sender, number: u64, state: State) -> Option<RawFlow> {
-        self.leave_untold(sender, number);
+        let waited = self.leave_untold(sender, number);
+        self.joined += u64::from(waited && matches!(state, State::Told(_)));
         let flows = self.flows.get_mut(&sender)?;
         let known = flows.iter_mut().find(|one| one.number == number)?;
         known.state = state;
@@ -292,9 +292,11 @@ mod tests {
             let told = flows.take(judged(1, 40_000)).unwrap();
             assert_eq!((told.raw.dst, told.service), (Some(ip(2)), Some(ip(8))));
         }
+        assert_eq!((flows.joined(), flows.waiting()), (1, 0));
         assert_eq!(flows.overdue(PATIENCE * 2), []);
         assert_eq!(flows.overdue(KEPT * 2), []);
         assert_eq!(flows.take(judged(1, 40_000)).unwrap().service, None);
+        assert_eq!(flows.joined(), 1);
         assert_eq!(sizes(&flows), [0; 4]);
     }
 
@@ -333,18 +335,6 @@ mod tests {
         }
         assert_eq!(flows.take(pending(most, 1)).unwrap().raw.src_port, 0);
         assert_eq!(flows.flows.len(), MOST);
-    }
-
-    #[test]
-    fn a_verdict_that_waits_in_a_ring_is_not_too_late() {
-        let mut flows = Pending::default();
-        flows.take(pending(40_000, 1));
-        let mut told = Vec::new();
-        flows.look(PATIENCE * 2, &mut |one| told.push(one), |take| take(judged(1, 40_000)));
-        assert_eq!(told.iter().map(|one| one.service).collect::<Vec<_>>(), [Some(ip(8))]);
-        flows.take(pending(7, 2));
-        flows.look(PATIENCE * 2, &mut |one| told.push(one), |_nothing| ());
-        assert_eq!(told.len(), 2);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The last flows, for readers that come and go.
 //!
-//! Appending is constant time and waits for no reader: a reader copies references in small batches
-//! and, if it is too slow, is told how many flows it has missed.
+//! Appending is constant time and waits for no reader longer than copying a few references takes: a
+//! reader gets so many at once at most and, if it is too slow, is told how many flows it has missed.
 
 use std::{
     collections::VecDeque,
@@ -11,6 +11,9 @@ use std::{
 use tokio::sync::Notify;
 
 use super::event::Flow;
+
+/// How many flows are read or appended in one hold of the lock: some microseconds.
+const AT_ONCE: usize = 512;
 
 /// The last flows; clones are handles to the same ring.
 #[derive(Clone, Debug)]
@@ -62,15 +65,29 @@ impl FlowRing {
 
     /// Appends a flow and forgets the oldest if the ring is full.
     pub fn push(&self, flow: Flow) {
-        let flow = Arc::new(flow);
-        let mut state = self.state();
-        let oldest =
-            if state.flows.len() == self.shared.capacity { state.flows.pop_front() } else { None };
-        state.flows.push_back(flow);
-        state.next += 1;
-        drop(state);
-        // Freed outside of the lock.
-        drop(oldest);
+        self.append(&mut vec![Arc::new(flow)]);
+    }
+
+    /// Appends flows, which are taken out of `flows`, and forgets the oldest if there is no room.
+    pub fn append(&self, flows: &mut Vec<Arc<Flow>>) {
+        if flows.is_empty() {
+            return;
+        }
+        let mut forgotten = Vec::with_capacity(AT_ONCE.min(flows.len()));
+        let mut flows = flows.drain(..).peekable();
+        while flows.peek().is_some() {
+            let mut state = self.state();
+            for flow in flows.by_ref().take(AT_ONCE) {
+                if state.flows.len() == self.shared.capacity {
+                    forgotten.extend(state.flows.pop_front());
+                }
+                state.flows.push_back(flow);
+                state.next += 1;
+            }
+            drop(state);
+            // Freed outside of the lock.
+            forgotten.clear();
+        }
         self.shared.appended.notify_waiters();
     }
 
@@ -86,13 +103,14 @@ impl FlowRing {
         self.state().next
     }
 
-    /// At most `most` flows from number `from` on.
+    /// At most `most` flows from number `from` on, and never more than some hundred: read on.
     #[must_use]
     pub fn read(&self, from: u64, most: usize) -> Batch {
         let state = self.state();
         let oldest = state.oldest();
         let start = from.clamp(oldest, state.next);
         let skip = usize::try_from(start - oldest).unwrap_or(usize::MAX);
+        let most = most.min(AT_ONCE);
         let flows: Vec<_> = state.flows.range(skip..).take(most).map(Arc::clone).collect();
         Batch { lost: oldest.saturating_sub(from), next: start + flows.len() as u64, flows }
     }
@@ -154,6 +172,32 @@ mod tests {
         assert_eq!((batch.lost, batch.flows.len(), batch.next), (0, 0, 10));
         // A number of the future waits for it.
         assert_eq!(ring.read(99, 9).next, 10);
+    }
+
+    #[test]
+    fn batches_larger_than_the_ring_leave_the_last_and_count_all() {
+        let ring = FlowRing::new(AT_ONCE + 3);
+        let one = |time| Arc::new(flow(&Event { time, ..allowed() }));
+        let mut batch: Vec<_> = (0..3 * AT_ONCE as u64).map(one).collect();
+        ring.append(&mut batch);
+        assert_eq!((batch.len(), ring.next()), (0, 3 * AT_ONCE as u64));
+        assert_eq!(ring.oldest(), 2 * AT_ONCE as u64 - 3);
+        // A reader that wants all gets it in parts.
+        let first = ring.read(ring.oldest(), usize::MAX);
+        assert_eq!((first.flows.len(), first.lost), (AT_ONCE, 0));
+        let rest = ring.read(first.next, usize::MAX);
+        assert_eq!(times(&rest), (3 * AT_ONCE as u64 - 3..3 * AT_ONCE as u64).collect::<Vec<_>>());
+    }
+
+    /// What `--flow-buffer` keeps by default, by the largest that a flow can be by itself: names,
+    /// labels and policies are shared among flows.
+    #[test]
+    fn a_full_ring_is_small() {
+        /// Two counters before the value, and the allocator's header and rounding.
+        const AROUND: usize = 16 + 8 + 15;
+        let bytes = 65_535 * (size_of::<Flow>() + AROUND + size_of::<Arc<Flow>>());
+        let limit = 64 << 20;
+        assert!(bytes <= limit, "{} bytes a flow, {bytes} in all", size_of::<Flow>());
     }
 
     #[tokio::test]

@@ -16,6 +16,7 @@
 
 pub mod compile;
 pub(crate) mod encode;
+pub mod nearest;
 pub mod peer;
 pub mod row;
 pub mod rule;

@@ -66,6 +66,29 @@ pub struct Rule {
     pub ports: Ports,
 }
 
+/// The policies that isolate a pod in one direction, by name, as of one moment. Clones share them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Isolating(Arc<[Arc<Policy>]>);
+
+impl Isolating {
+    /// The policies, with their rules.
+    #[must_use]
+    pub fn policies(&self) -> &[Arc<Policy>] {
+        &self.0
+    }
+
+    /// Their names.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &ObjectKey> {
+        self.0.iter().map(|policy| &policy.key)
+    }
+}
+
+impl FromIterator<Arc<Policy>> for Isolating {
+    fn from_iter<I: IntoIterator<Item = Arc<Policy>>>(policies: I) -> Self {
+        Self(policies.into_iter().collect())
+    }
+}
+
 /// A compiled policy object.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Policy {

@@ -43,6 +43,43 @@ pub struct Selector {
     requirements: Vec<Requirement>,
 }
 
+/// A requirement that some labels do not meet; printed as what is said of the labels.
+#[derive(Clone, Copy, Debug)]
+pub struct Unmet<'a> {
+    requirement: &'a Requirement,
+    value: Option<&'a str>,
+}
+
+impl fmt::Display for Unmet<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Requirement { key, operator } = self.requirement;
+        match (operator, self.value) {
+            (Operator::In(values), Some(value)) => {
+                write!(f, "label {key}={value} is not in ({})", Listed(values))
+            }
+            (Operator::In(values), None) => {
+                write!(f, "label {key} is missing, and must be in ({})", Listed(values))
+            }
+            (Operator::Exists, _) => write!(f, "label {key} is missing"),
+            (Operator::NotIn(_) | Operator::DoesNotExist, value) => {
+                write!(f, "label {key}={} is excluded", value.unwrap_or_default())
+            }
+        }
+    }
+}
+
+/// Values with commas in between.
+struct Listed<'a>(&'a BTreeSet<Arc<str>>);
+
+impl fmt::Display for Listed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, value) in self.0.iter().enumerate() {
+            write!(f, "{}{value}", if place == 0 { "" } else { "," })?;
+        }
+        Ok(())
+    }
+}
+
 /// An operator that is none of the API's four.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("operator {operator:?} of key {key:?} is not one of In, NotIn, Exists and DoesNotExist")]
@@ -72,6 +109,16 @@ impl Selector {
     #[must_use]
     pub fn matches(&self, labels: &Labels) -> bool {
         self.requirements.iter().all(|requirement| requirement.matches(labels))
+    }
+
+    /// The requirements that these labels do not meet.
+    pub fn unmet<'a>(&'a self, labels: &'a Labels) -> impl Iterator<Item = Unmet<'a>> {
+        self.requirements.iter().filter(|requirement| !requirement.matches(labels)).map(
+            |requirement| {
+                let value = labels.get(&*requirement.key).map(String::as_str);
+                Unmet { requirement, value }
+            },
+        )
     }
 
     /// Whether it selects everything.

@@ -5,6 +5,7 @@ pub mod cni;
 pub mod kubernetes;
 pub mod manifests;
 pub mod names;
+mod owner;
 mod pod;
 pub mod problem;
 pub mod report;

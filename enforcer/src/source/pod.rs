@@ -9,7 +9,7 @@ use std::{net::IpAddr, sync::Arc};
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::Value;
 
-use super::{names, problem::FieldError, typed, validate};
+use super::{names, owner, problem::FieldError, typed, validate};
 use crate::cluster::event::{Labels, NamedPort, Namespace, ObjectKey, Pod, Protocol};
 
 /// The label that the API server puts on every namespace.
@@ -24,6 +24,7 @@ pub(super) struct Meta {
     pub(super) labels: Option<Labels>,
     creation_timestamp: Option<String>,
     deletion_timestamp: Option<IgnoredAny>,
+    owner_references: Option<Vec<owner::Reference>>,
     pub(super) resource_version: Option<String>,
 }
 
@@ -154,6 +155,10 @@ pub(super) fn read_pod(
         .filter_map(|(path, text)| seconds(path, text?, &mut errors))
         .next()
         .unwrap_or(0);
+    let created = meta.creation_timestamp.as_deref();
+    let created = created.and_then(|text| Some(text.parse::<jiff::Timestamp>().ok()?.as_second()));
+    let of = owner::Controlled { pod: &name, labels: &labels, created };
+    let workload = owner::workload(&of, meta.owner_references.as_deref(), shared);
     let addresses = addresses(&status, &mut errors);
     let mut ports = Vec::new();
     let containers = spec.containers.unwrap_or_default();
@@ -177,6 +182,7 @@ pub(super) fn read_pod(
         containers_started: status.containers_started(),
         ports,
         node: spec.node_name.filter(|n| !n.is_empty()).map(|name| shared(&name)),
+        workload: Some(workload),
     })
 }
 

@@ -22,7 +22,7 @@ use crate::{
     apiserver::ApiServer,
     cluster::{
         Remembered,
-        event::{Labels, NamedPort, Namespace, ObjectKey, Pod, Protocol},
+        event::{Labels, NamedPort, Namespace, ObjectKey, Pod, Protocol, Workload},
     },
 };
 
@@ -176,6 +176,9 @@ struct SavedPod {
     started: i64,
     ports: Vec<SavedPort>,
     node: Option<String>,
+    /// Kind and name.
+    #[serde(default)]
+    workload: Option<(String, String)>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -196,7 +199,7 @@ enum SavedProtocol {
 impl From<&Pod> for SavedPod {
     fn from(pod: &Pod) -> Self {
         let Pod { key, uid, labels, addresses, host_network, terminating, .. } = pod;
-        let Pod { started, ports, node, .. } = pod;
+        let Pod { started, ports, node, workload, .. } = pod;
         Self {
             namespace: key.namespace.to_string(),
             name: key.name.to_string(),
@@ -208,6 +211,7 @@ impl From<&Pod> for SavedPod {
             started: *started,
             ports: ports.iter().map(SavedPort::from).collect(),
             node: node.as_deref().map(str::to_owned),
+            workload: workload.as_ref().map(|one| (one.kind.to_string(), one.name.to_string())),
         }
     }
 }
@@ -227,7 +231,7 @@ impl SavedPod {
     /// The pod. Finished ones are not saved.
     fn pod(self) -> Pod {
         let Self { namespace, name, uid, labels, addresses, ports, node, .. } = self;
-        let Self { host_network, terminating, started, .. } = self;
+        let Self { host_network, terminating, started, workload, .. } = self;
         Pod {
             key: ObjectKey { namespace: namespace.into(), name: name.into() },
             uid: uid.into(),
@@ -240,6 +244,8 @@ impl SavedPod {
             containers_started: None,
             ports: ports.into_iter().map(SavedPort::port).collect(),
             node: node.map(Arc::from),
+            workload: workload
+                .map(|(kind, name)| Workload { kind: kind.into(), name: name.into() }),
         }
     }
 }

@@ -19,6 +19,7 @@ fn pod(name: &str, last: u8) -> Arc<Pod> {
         started: 7,
         ports: vec![NamedPort { name: "http".into(), protocol: Protocol::Sctp, number: 80 }],
         node: Some("w1".into()),
+        workload: Some(Workload { kind: "Deployment".into(), name: "web".into() }),
     })
 }
 

@@ -8,7 +8,7 @@ use enforcer::{
         NodeAddress,
         plan::{EndpointPlan, Plan},
     },
-    dataplane::{AttachMode, Kernel, KernelConfig},
+    dataplane::{AttachMode, Kernel, KernelConfig, RingMaps},
 };
 use enforcer_common::{
     abi::{
@@ -48,7 +48,7 @@ pub(crate) const DROP: i32 = 2;
 /// A loaded object.
 pub(crate) struct Lab {
     pub(crate) kernel: Kernel,
-    rings: enforcer::dataplane::RingMaps,
+    rings: RingMaps,
     counters: Vec<u64>,
 }
 
@@ -174,15 +174,7 @@ impl Lab {
         packet: &[u8],
         came_in_by: u32,
     ) -> Outcome {
-        let mut context = [0_u8; 192];
-        context[36..40].copy_from_slice(&came_in_by.to_ne_bytes());
-        context[40..44].copy_from_slice(&IFINDEX.to_ne_bytes());
-        let options = TestRunOptions {
-            data_in: Some(packet),
-            ctx_in: Some(&context),
-            ..TestRunOptions::default()
-        };
-        let result = self.kernel.program(direction).unwrap().test_run(options).unwrap();
+        let code = self.code(direction, packet, came_in_by);
         let counters = self.kernel.counters().unwrap();
         let (mut counted, mut spared) = (Vec::new(), Vec::new());
         for reason in Reason::ALL {
@@ -208,7 +200,30 @@ impl Lab {
             told.push((event.kind, Reason::from_u8(event.reason).unwrap(), event.rule));
             flags.push(event.flags);
         });
-        Outcome { code: result.return_value as i32, counted, spared, told, flags }
+        Outcome { code, counted, spared, told, flags }
+    }
+
+    /// Runs one packet that came in by another interface and looks at nothing but its verdict.
+    pub(crate) fn send(&mut self, direction: Direction, packet: &[u8]) -> i32 {
+        self.code(direction, packet, 2)
+    }
+
+    fn code(&mut self, direction: Direction, packet: &[u8], came_in_by: u32) -> i32 {
+        let mut context = [0_u8; 192];
+        context[36..40].copy_from_slice(&came_in_by.to_ne_bytes());
+        context[40..44].copy_from_slice(&IFINDEX.to_ne_bytes());
+        let options = TestRunOptions {
+            data_in: Some(packet),
+            ctx_in: Some(&context),
+            ..TestRunOptions::default()
+        };
+        let result = self.kernel.program(direction).unwrap().test_run(options).unwrap();
+        result.return_value as i32
+    }
+
+    /// Where the programs tell.
+    pub(crate) fn rings(&mut self) -> &mut RingMaps {
+        &mut self.rings
     }
 
     /// Runs a packet that must pass without a trace: established.

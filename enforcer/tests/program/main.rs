@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod connections;
+mod flood;
 mod fragments;
 mod hostile;
 mod interrupted;

@@ -55,6 +55,7 @@ fn pod(name: &str, of: &str, addresses: &str) -> Pod {
         containers_started: None,
         ports: Vec::new(),
         node: None,
+        workload: None,
     }
 }
 

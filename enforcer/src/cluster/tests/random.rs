@@ -81,6 +81,7 @@ pub(super) fn pod(place: usize) -> impl Strategy<Value = Pod> {
             containers_started: None,
             ports,
             node: None,
+            workload: None,
         },
     )
 }

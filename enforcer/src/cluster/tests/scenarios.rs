@@ -84,6 +84,7 @@ fn pod(object: core::Pod) -> Pod {
             })
             .collect(),
         node: None,
+        workload: None,
     }
 }
 

@@ -112,6 +112,7 @@ mod tests {
             containers_started: None,
             ports: Vec::new(),
             node: None,
+            workload: None,
         }
     }
 
