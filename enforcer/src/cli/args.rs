@@ -9,6 +9,8 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 pub use super::{
     dirs::DirArgs,
+    filter_args::FilterArgs,
+    hubble_args::HubbleArgs,
     switch_args::{DisableArgs, EnableArgs, Target},
 };
 use super::{terminal::Color, when::When};
@@ -18,7 +20,6 @@ use crate::{
         event::{ObjectKey, StartPolicy},
     },
     dataplane::AttachMode,
-    flow::filter::{FilterSpec, Sides},
     gate,
     metrics::MetricsAddress,
 };
@@ -177,6 +178,9 @@ pub struct AgentArgs {
     /// Addresses of this node that serve node ports: what kube-proxy's --nodeport-addresses says
     #[arg(long, value_enum, env = "ENFORCER_NODEPORT_ADDRESSES", default_value_t)]
     pub nodeport_addresses: NodePortAddresses,
+    /// How flows are shown to others
+    #[command(flatten)]
+    pub hubble: HubbleArgs,
     /// Flows that are kept for `enforcer observe`
     #[arg(
         long,
@@ -362,87 +366,6 @@ pub struct ObserveArgs {
     pub run_dir: PathBuf,
 }
 
-/// Filters of `enforcer observe`. A filter given several times matches any of its values; different
-/// filters must all match.
-#[derive(Clone, Debug, Default, Args)]
-#[command(next_help_heading = "Filters")]
-pub struct FilterArgs {
-    /// Pod on either side, by [NAMESPACE/]PREFIX
-    #[arg(long, value_name = "POD", value_delimiter = ',')]
-    pod: Vec<String>,
-    /// Pod that sends
-    #[arg(long, value_name = "POD", value_delimiter = ',')]
-    from_pod: Vec<String>,
-    /// Pod that receives
-    #[arg(long, value_name = "POD", value_delimiter = ',')]
-    to_pod: Vec<String>,
-    /// Namespace on either side
-    #[arg(short, long, value_name = "NS", value_delimiter = ',')]
-    namespace: Vec<String>,
-    /// Namespace of the sender
-    #[arg(long, value_name = "NS", value_delimiter = ',')]
-    from_namespace: Vec<String>,
-    /// Namespace of the receiver
-    #[arg(long, value_name = "NS", value_delimiter = ',')]
-    to_namespace: Vec<String>,
-    /// Address or CIDR on either side
-    #[arg(long, value_name = "IP", value_delimiter = ',')]
-    ip: Vec<String>,
-    /// Source address or CIDR
-    #[arg(long, value_name = "IP", value_delimiter = ',')]
-    from_ip: Vec<String>,
-    /// Destination address or CIDR
-    #[arg(long, value_name = "IP", value_delimiter = ',')]
-    to_ip: Vec<String>,
-    /// Port on either side
-    #[arg(long, value_name = "PORT", value_delimiter = ',')]
-    port: Vec<String>,
-    /// Source port
-    #[arg(long, value_name = "PORT", value_delimiter = ',')]
-    from_port: Vec<String>,
-    /// Destination port
-    #[arg(long, value_name = "PORT", value_delimiter = ',')]
-    to_port: Vec<String>,
-    /// tcp, udp, sctp, icmp, icmpv4, icmpv6
-    #[arg(long, value_delimiter = ',')]
-    protocol: Vec<String>,
-    /// FORWARDED, DROPPED or AUDIT
-    #[arg(long, value_delimiter = ',')]
-    verdict: Vec<String>,
-    /// ingress or egress, seen from the pod
-    #[arg(long, value_name = "DIRECTION", value_delimiter = ',')]
-    traffic_direction: Vec<String>,
-    /// Reason, by our name (PolicyDenied) or Hubble's (POLICY_DENIED)
-    #[arg(long, alias = "drop-reason-desc", value_delimiter = ',')]
-    reason: Vec<String>,
-    /// drop (all that is dropped), policy-verdict or trace
-    #[arg(short = 't', long = "type", value_name = "TYPE", value_delimiter = ',')]
-    kind: Vec<String>,
-}
-
-impl FilterArgs {
-    /// The filters as they go over the socket.
-    #[must_use]
-    pub fn spec(&self) -> FilterSpec {
-        let sides = |any: &[String], from: &[String], to: &[String]| Sides {
-            any: any.to_vec(),
-            from: from.to_vec(),
-            to: to.to_vec(),
-        };
-        FilterSpec {
-            pod: sides(&self.pod, &self.from_pod, &self.to_pod),
-            namespace: sides(&self.namespace, &self.from_namespace, &self.to_namespace),
-            port: sides(&self.port, &self.from_port, &self.to_port),
-            ip: sides(&self.ip, &self.from_ip, &self.to_ip),
-            verdict: self.verdict.clone(),
-            protocol: self.protocol.clone(),
-            traffic_direction: self.traffic_direction.clone(),
-            reason: self.reason.clone(),
-            kind: self.kind.clone(),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -497,15 +420,5 @@ mod tests {
         ] {
             assert_eq!(parse(args).unwrap_err().exit_code(), 2, "{args}");
         }
-    }
-
-    #[test]
-    fn filters_reach_the_socket() {
-        let args = "enforcer observe -f --pod a,b --to-port 80 -t drop --print-policy-names=false";
-        let Command::Observe(observe) = parse(args).unwrap() else { panic!("another command") };
-        let spec = observe.filters.spec();
-        assert_eq!(spec.pod.any, ["a", "b"]);
-        assert_eq!((spec.port.to, spec.kind), (vec!["80".to_owned()], vec!["drop".to_owned()]));
-        assert!(observe.follow && !observe.print_policy_names);
     }
 }

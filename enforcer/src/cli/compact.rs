@@ -1,35 +1,55 @@
 //! A flow in one line for people, after `hubble observe -o compact`.
 
+use enforcer_hubble::{
+    flow::{
+        DropReason, Endpoint, Flow, Policy, Service, TraceObservationPoint, TrafficDirection,
+        Verdict, layer4::Protocol,
+    },
+    observer::{GetFlowsResponse, get_flows_response::ResponseTypes},
+};
+use prost_types::Timestamp;
+
 use super::terminal::{Style, clean};
-use crate::flow::hubble::{
-    Details, Endpoint, FlowJson, Layer4, Policy, Response, ServiceName, TYPE_DROP, TYPE_TRACE, What,
+use crate::{
+    hubble::convert::{Details, TYPE_DROP, TYPE_TRACE, nanoseconds},
+    rfc3339,
 };
 
 /// The line, without its end.
 #[must_use]
-pub fn line(response: &Response, style: Style, policies: bool) -> String {
-    match &response.what {
-        What::Flow(flow) => flow_line(flow, style, policies),
-        What::LostEvents(lost) => {
-            let time = time(&response.time);
-            let count = clean(&lost.num_events_lost);
-            let text = format!("{count} flows lost: read slower than they came");
+pub fn line(response: &GetFlowsResponse, style: Style, policies: bool) -> String {
+    match &response.response_types {
+        Some(ResponseTypes::Flow(flow)) => flow_line(flow, style, policies),
+        Some(ResponseTypes::LostEvents(lost)) => {
+            let time = time(response.time.as_ref());
+            let text = format!("{} flows lost: read slower than they came", lost.num_events_lost);
             format!("{time}: {}", style.warn(&text))
         }
+        Some(ResponseTypes::NodeStatus(status)) => {
+            let time = time(response.time.as_ref());
+            let nodes = status.node_names.join(", ");
+            let state = status.state_change().as_str_name();
+            format!(
+                "{time}: {}",
+                style.warn(&clean(&format!("{nodes}: {state} {}", status.message)))
+            )
+        }
+        None => String::new(),
     }
 }
 
-fn flow_line(flow: &FlowJson, style: Style, policies: bool) -> String {
+fn flow_line(flow: &Flow, style: Style, policies: bool) -> String {
     let (source_port, destination_port) = ports(flow);
-    let details = &flow.extensions.value;
-    let place = |service: &Option<ServiceName>, node: &Option<String>| {
+    let details = flow.extensions.as_ref().and_then(Details::from_any).unwrap_or_default();
+    let place = |service: &Option<Service>, node: &Option<String>| {
         let service = service.as_ref().map(|of| format!(" (service {}/{})", of.namespace, of.name));
         service.or_else(|| Some(format!(" (node {})", node.as_ref()?))).unwrap_or_default()
     };
-    let mut source = side(&flow.source, flow.ip.as_ref().map(|ip| &*ip.source), source_port);
+    let ip = flow.ip.as_ref();
+    let mut source = side(flow.source.as_ref(), ip.map(|ip| &*ip.source), source_port);
     source.push_str(&place(&flow.source_service, &details.source_node));
     let mut destination =
-        side(&flow.destination, flow.ip.as_ref().map(|ip| &*ip.destination), destination_port);
+        side(flow.destination.as_ref(), ip.map(|ip| &*ip.destination), destination_port);
     destination.push_str(&place(&flow.destination_service, &details.destination_node));
     // A reply is shown as part of the connection that it answers.
     let (left, arrow, right) = match flow.is_reply {
@@ -37,13 +57,19 @@ fn flow_line(flow: &FlowJson, style: Style, policies: bool) -> String {
         Some(true) => (destination, "<-", source),
         None => (source, "<>", destination),
     };
-    let dropped = flow.verdict == "DROPPED";
-    let audited = flow.verdict == "AUDIT";
-    let direction = flow.traffic_direction.as_deref().unwrap_or("UNKNOWN");
-    let (kind, verdict) = match flow.event_type.kind {
-        TYPE_DROP => (details.reason_text.clone(), "DROPPED"),
+    let dropped = flow.verdict() == Verdict::Dropped;
+    let audited = flow.verdict() == Verdict::Audit;
+    let direction = match flow.traffic_direction() {
+        TrafficDirection::Unknown => "UNKNOWN",
+        known => known.as_str_name(),
+    };
+    let (kind, verdict) = match event_kind(flow) {
+        TYPE_DROP => (reason(flow, &details), "DROPPED"),
         TYPE_TRACE => {
-            let point = flow.trace_observation_point.as_deref().unwrap_or("TRACE");
+            let point = match flow.trace_observation_point() {
+                TraceObservationPoint::UnknownPoint => "TRACE",
+                known => known.as_str_name(),
+            };
             (
                 point.to_ascii_lowercase().replace('_', "-"),
                 if dropped { "DROPPED" } else { "FORWARDED" },
@@ -57,16 +83,30 @@ fn flow_line(flow: &FlowJson, style: Style, policies: bool) -> String {
         _ if dropped => style.bad(verdict),
         _ => style.good(verdict),
     };
-    let why = why(flow, details, policies);
+    let why = why(flow, &details, policies);
     let summary =
         if flow.summary.is_empty() { String::new() } else { format!(" ({})", flow.summary) };
     let (left, right, kind) = (clean(&left), clean(&right), clean(&kind));
     let (why, summary) = (clean(&why), clean(&summary));
-    format!("{}: {left} {arrow} {right} {kind} {verdict}{why}{summary}", time(&flow.time))
+    let time = time(flow.time.as_ref());
+    format!("{time}: {left} {arrow} {right} {kind} {verdict}{why}{summary}")
+}
+
+fn event_kind(flow: &Flow) -> i32 {
+    flow.event_type.as_ref().map_or(0, |event| event.r#type)
+}
+
+/// Why it was dropped: in our words, or by Hubble's name if another agent tells.
+fn reason(flow: &Flow, details: &Details) -> String {
+    match flow.drop_reason_desc() {
+        DropReason::Unknown if details.reason_text.is_empty() => "unknown reason".to_owned(),
+        known if details.reason_text.is_empty() => known.as_str_name().to_owned(),
+        _ => details.reason_text.clone(),
+    }
 }
 
 /// ` BY …` and what else there is to say about the verdict.
-fn why(flow: &FlowJson, details: &Details, policies: bool) -> String {
+fn why(flow: &Flow, details: &Details, policies: bool) -> String {
     let mut out = String::new();
     let allowed = flow.ingress_allowed_by.iter().chain(&flow.egress_allowed_by);
     let denied = flow.ingress_denied_by.iter().chain(&flow.egress_denied_by);
@@ -87,7 +127,8 @@ fn why(flow: &FlowJson, details: &Details, policies: bool) -> String {
                 out.push_str(rule);
             }
         }
-    } else if flow.event_type.kind != TYPE_DROP && flow.event_type.kind != TYPE_TRACE {
+    } else if !matches!(event_kind(flow), TYPE_DROP | TYPE_TRACE) && !details.reason_text.is_empty()
+    {
         out.push_str(&format!(" ({})", details.reason_text));
     }
     if details.revoked {
@@ -106,26 +147,25 @@ fn name(policy: &Policy) -> String {
     format!("{}/{}", policy.namespace, policy.name)
 }
 
-fn ports(flow: &FlowJson) -> (Option<u16>, Option<u16>) {
-    match &flow.l4 {
-        Some(Layer4::Tcp { source_port, destination_port, .. }) => {
-            (Some(*source_port), Some(*destination_port))
-        }
-        Some(Layer4::Udp(p) | Layer4::Sctp(p)) => (Some(p.source_port), Some(p.destination_port)),
-        _ => (None, None),
-    }
+fn ports(flow: &Flow) -> (Option<u32>, Option<u32>) {
+    let (source, destination) = match flow.l4.as_ref().and_then(|l4| l4.protocol.as_ref()) {
+        Some(Protocol::Tcp(tcp)) => (tcp.source_port, tcp.destination_port),
+        Some(Protocol::Udp(udp)) => (udp.source_port, udp.destination_port),
+        Some(Protocol::Sctp(sctp)) => (sctp.source_port, sctp.destination_port),
+        _ => return (None, None),
+    };
+    (Some(source), Some(destination))
 }
 
-fn side(endpoint: &Endpoint, address: Option<&str>, port: Option<u16>) -> String {
-    let name = if endpoint.is_unknown() {
-        match address {
+fn side(endpoint: Option<&Endpoint>, address: Option<&str>, port: Option<u32>) -> String {
+    let name = match endpoint.filter(|endpoint| !endpoint.pod_name.is_empty()) {
+        Some(pod) => format!("{}/{}", pod.namespace, pod.pod_name),
+        None => match address {
             // Brackets keep an IPv6 address and its port apart.
             Some(address) if port.is_some() && address.contains(':') => format!("[{address}]"),
             Some(address) => address.to_owned(),
             None => "?".to_owned(),
-        }
-    } else {
-        format!("{}/{}", endpoint.namespace, endpoint.pod_name)
+        },
     };
     match port {
         Some(port) => format!("{name}:{port}"),
@@ -133,16 +173,18 @@ fn side(endpoint: &Endpoint, address: Option<&str>, port: Option<u16>) -> String
     }
 }
 
-/// `Nov 14 22:13:21.500` (UTC) of `2023-11-14T22:13:21.500000000Z`.
-fn time(rfc3339: &str) -> String {
+/// `Nov 14 22:13:21.500` (UTC).
+fn time(time: Option<&Timestamp>) -> String {
     const MONTHS: [&str; 12] =
         ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let part = |range: std::ops::Range<usize>| rfc3339.get(range);
+    // `2023-11-14T22:13:21.500000000Z`
+    let text = rfc3339::timestamp(time.map_or(0, nanoseconds));
+    let part = |range: std::ops::Range<usize>| text.get(range);
     let month = part(5..7).and_then(|m| m.parse::<usize>().ok());
     let month = month.and_then(|m| MONTHS.get(m.checked_sub(1)?));
     match (month, part(8..10), part(11..23)) {
         (Some(month), Some(day), Some(time)) => format!("{month} {day} {time}"),
-        _ => clean(rfc3339),
+        _ => text,
     }
 }
 
@@ -157,15 +199,23 @@ mod tests {
     };
 
     use super::*;
-    use crate::flow::{
-        event::tests::{addr, allowed, denied, flow},
-        hubble::{lost, response},
+    use crate::{
+        flow::event::tests::{addr, allowed, denied, flow},
+        hubble::{
+            convert::{Loss, lost, response},
+            origin::Origin,
+        },
     };
+    use enforcer_hubble::flow::LostEventSource;
 
     const PLAIN: Style = Style { color: false, width: 80 };
 
+    fn origin() -> Origin {
+        Origin::new("default", "w1")
+    }
+
     fn of(event: &Event) -> String {
-        line(&response(&flow(event), "w1"), PLAIN, true)
+        line(&response(&flow(event), &origin()), PLAIN, true)
     }
 
     #[test]
@@ -260,16 +310,18 @@ mod tests {
 
     #[test]
     fn policies_can_be_left_out_and_losses_are_told() {
-        let denied = line(&response(&flow(&denied()), "w1"), PLAIN, false);
+        let denied = line(&response(&flow(&denied()), &origin()), PLAIN, false);
         assert!(denied.ends_with("DENIED (default deny) (TCP Flags: SYN)"), "{denied}");
-        let lost = line(&lost(7, "w1", 0), PLAIN, true);
+        let source = LostEventSource::HubbleRingBuffer;
+        let loss = Loss { source, count: 7, first: 0, last: 0 };
+        let lost = line(&lost(&loss, &origin()), PLAIN, true);
         assert_eq!(lost, "Jan 01 00:00:00.000: 7 flows lost: read slower than they came");
     }
 
     #[test]
     fn colours_mark_the_verdict() {
         let style = Style { color: true, ..PLAIN };
-        let line = line(&response(&flow(&denied()), "w1"), style, true);
+        let line = line(&response(&flow(&denied()), &origin()), style, true);
         assert!(line.contains("\u{1b}[31mDENIED\u{1b}[0m (default deny"), "{line}");
     }
 }

@@ -7,6 +7,8 @@ pub mod client;
 pub mod compact;
 mod dirs;
 pub mod disable;
+mod filter_args;
+mod hubble_args;
 #[cfg(test)]
 mod manifests_tests;
 pub mod observe;

@@ -2,32 +2,34 @@
 
 use std::{
     io::{self, Write},
+    path::Path,
     process::ExitCode,
 };
 
-use serde::Deserialize;
+use enforcer_hubble::{
+    json,
+    observer::{
+        GetFlowsRequest, GetFlowsResponse, get_flows_response::ResponseTypes,
+        observer_client::ObserverClient,
+    },
+};
+use tonic::{Code, Status, transport::Channel};
 
 use super::{
     args::{ObserveArgs, ObserveOutput},
-    client::{self, Client, ClientError},
+    client::{self, ClientError},
     compact,
     terminal::Style,
+    when::When,
 };
-use crate::{
-    agent::api::{ObserveRequest, Reply, Request},
-    flow::hubble::Response,
+use crate::hubble::{
+    self,
+    convert::{Details, timestamp},
+    server::SOCKET_NAME,
 };
 
 /// Flows that are shown if nothing says how many.
-const DEFAULT_LAST: usize = 20;
-
-/// A line of the answer.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Line {
-    Flow(Box<Response>),
-    Reply(Reply),
-}
+const DEFAULT_LAST: u64 = 20;
 
 /// Runs the command. Ctrl-C ends it as wished: exit code 0.
 #[must_use]
@@ -44,59 +46,101 @@ pub fn run(args: &ObserveArgs) -> ExitCode {
 
 /// Writes the flows that `args` ask for to `out`.
 async fn show(args: &ObserveArgs, style: Style, out: &mut impl Write) -> Result<(), ClientError> {
-    let request = Request::Observe(Box::new(request(args)));
-    let mut client = Client::ask(&args.run_dir, &request).await?;
-    loop {
-        let line = client.next().await?;
-        match serde_json::from_str(line).map_err(ClientError::NotUnderstood)? {
-            Line::Flow(flow) => {
-                let written = match args.output {
-                    ObserveOutput::Json => writeln!(out, "{line}"),
-                    ObserveOutput::Compact => {
-                        writeln!(out, "{}", compact::line(&flow, style, args.print_policy_names))
-                    }
-                };
-                written.map_err(ClientError::Output)?;
-            }
-            Line::Reply(Reply::Error(reason)) => return Err(ClientError::Refused(reason)),
-            Line::Reply(_) => return out.flush().map_err(ClientError::Output),
+    let chosen = args.filters.chosen().map_err(|error| ClientError::Refused(error.to_string()))?;
+    let mut request = request(args);
+    request.whitelist = chosen.filters;
+    let mut client = connect(&args.run_dir).await?;
+    let mut lines = client.get_flows(request).await.map_err(refused)?.into_inner();
+    while let Some(line) = lines.message().await.map_err(refused)? {
+        if !has_reason(&line, &chosen.reasons) {
+            continue;
         }
+        let written = match args.output {
+            ObserveOutput::Json => {
+                let text = json::to_string(&line);
+                let text = text.map_err(|error| ClientError::Refused(error.to_string()))?;
+                writeln!(out, "{text}")
+            }
+            ObserveOutput::Compact => {
+                writeln!(out, "{}", compact::line(&line, style, args.print_policy_names))
+            }
+        };
+        // Who reads along does not wait for more.
+        written.and_then(|()| out.flush()).map_err(ClientError::Output)?;
+    }
+    Ok(())
+}
+
+async fn connect(run_dir: &Path) -> Result<ObserverClient<Channel>, ClientError> {
+    let path = run_dir.join(SOCKET_NAME);
+    // What is wrong is said better by the system than by the client.
+    if let Err(error) = tokio::net::UnixStream::connect(&path).await {
+        return Err(ClientError::connecting(path, error));
+    }
+    let failed = |error| ClientError::connecting(path.clone(), io::Error::other(error));
+    hubble::client::connect(&path).await.map_err(failed)
+}
+
+/// What the agent says to the request.
+fn refused(status: Status) -> ClientError {
+    match status.code() {
+        // The connection is gone, one way or another.
+        Code::Unavailable | Code::Unknown | Code::Cancelled => ClientError::Ended,
+        _ => ClientError::Refused(status.message().to_owned()),
     }
 }
 
-fn request(args: &ObserveArgs) -> ObserveRequest {
-    let bounded = args.first.is_some() || args.all || args.since.is_some() || args.until.is_some();
-    let last = match args.last {
-        Some(last) => Some(last),
-        None if bounded => None,
+/// Whether the flow has one of the reasons; `reasons` are empty for all.
+fn has_reason(line: &GetFlowsResponse, reasons: &[&str]) -> bool {
+    match &line.response_types {
+        Some(ResponseTypes::Flow(flow)) if !reasons.is_empty() => {
+            let details = flow.extensions.as_ref().and_then(Details::from_any);
+            details.is_some_and(|details| reasons.contains(&&*details.reason))
+        }
+        _ => true,
+    }
+}
+
+fn request(args: &ObserveArgs) -> GetFlowsRequest {
+    let bounded = args.all || args.since.is_some() || args.until.is_some();
+    let (number, first) = match (args.first, args.last) {
+        (Some(first), _) => (first as u64, true),
+        (None, Some(last)) => (last as u64, false),
+        (None, None) if bounded => (0, false),
         // As Hubble does: a follower starts now.
-        None if args.follow => Some(0),
-        None => Some(DEFAULT_LAST),
+        (None, None) if args.follow => (0, false),
+        (None, None) => (DEFAULT_LAST, false),
     };
-    ObserveRequest {
+    let time = |when: Option<When>| when.map(|when| timestamp(when.ns()));
+    GetFlowsRequest {
+        number,
+        first,
         follow: args.follow,
-        last,
-        first: args.first,
-        since: args.since.map(super::when::When::ns),
-        until: args.until.map(super::when::When::ns),
-        filter: args.filters.spec(),
+        // All that is kept, and then what comes.
+        since: time(args.since).or_else(|| (args.follow && args.all).then(|| timestamp(0))),
+        until: time(args.until),
+        ..GetFlowsRequest::default()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, atomic::AtomicU64};
+
     use clap::Parser;
+    use tokio::sync::watch;
 
     use super::*;
     use crate::{
-        agent::{
-            api::{StatusReply, StatusRequest},
-            socket::{Server, Service},
-        },
         cli::args::{Cli, Command},
         flow::{
             event::tests::{allowed, denied, flow},
             ring::FlowRing,
+        },
+        hubble::{
+            events::EventRing,
+            origin::Origin,
+            server::{self, Config, Observed, Running},
         },
     };
 
@@ -109,37 +153,31 @@ mod tests {
 
     #[test]
     fn how_many_flows_are_asked_for() {
-        for (line, last) in [
-            ("", Some(20)),
-            (" --last 3", Some(3)),
-            (" -f", Some(0)),
-            (" -f --last 3", Some(3)),
-            (" --all", None),
-            (" --first 3", None),
-            (" --since 5m", None),
-            (" -f --since 5m", None),
+        for (line, number) in [
+            ("", 20),
+            (" --last 3", 3),
+            (" -f", 0),
+            (" -f --last 3", 3),
+            (" --all", 0),
+            (" --first 3", 3),
+            (" --since 5m", 0),
+            (" -f --since 5m", 0),
         ] {
-            assert_eq!(request(&args(line)).last, last, "{line}");
+            assert_eq!(request(&args(line)).number, number, "{line}");
         }
+        assert!(request(&args(" --first 3")).first);
+        assert!(request(&args(" -f --all")).since.is_some());
     }
 
-    #[derive(Clone)]
-    struct Fake(FlowRing);
-
-    impl Service for Fake {
-        async fn give_way(&self) {}
-
-        fn node_name(&self) -> &str {
-            "w1"
-        }
-
-        fn flows(&self) -> &FlowRing {
-            &self.0
-        }
-
-        async fn status(&self, _: StatusRequest) -> StatusReply {
-            StatusReply::default()
-        }
+    fn serve(dir: &Path, flows: FlowRing) -> Running {
+        let observed = Observed {
+            origin: Origin::new("default", "w1"),
+            flows,
+            events: EventRing::default(),
+            nodes: watch::channel(Arc::from([])).1,
+            lost_in_kernel: Arc::new(AtomicU64::new(0)),
+        };
+        server::start(Config { socket: dir.join(SOCKET_NAME), tcp: None }, observed).unwrap()
     }
 
     #[tokio::test]
@@ -148,11 +186,13 @@ mod tests {
         let ring = FlowRing::new(10);
         ring.push(flow(&allowed()));
         ring.push(flow(&denied()));
-        let server = tokio::spawn(Server::bind(dir.path()).unwrap().serve(Fake(ring)));
+        let _server = serve(dir.path(), ring);
         let style = Style { color: false, width: 80 };
         for (line, expected) in [
             ("", &["ALLOWED BY shop/db-in", "DENIED (default deny"][..]),
             (" --verdict DROPPED", &["DENIED"]),
+            (" --reason PolicyDenied", &["DENIED"]),
+            (" --reason ServiceNodeBackend", &[]),
             (" -o json --last 1", &["{\"flow\":{\"time\":\"2023-"]),
             (" --pod other", &[]),
         ] {
@@ -165,10 +205,9 @@ mod tests {
                 assert!(line.contains(part), "{line}");
             }
         }
-        let args = ObserveArgs { run_dir: dir.path().to_owned(), ..args(" --port http") };
+        let args = ObserveArgs { run_dir: dir.path().to_owned(), ..args(" --to-port http") };
         let error = show(&args, style, &mut Vec::new()).await.unwrap_err().to_string();
-        assert_eq!(error, "--port http: must be a port, 0 to 65535");
-        server.abort();
+        assert_eq!(error, "filter destination_port: \"http\" is no port, 0 to 65535");
     }
 
     #[tokio::test]
@@ -185,10 +224,33 @@ mod tests {
         let dir = tempfile::TempDir::new().unwrap();
         let ring = FlowRing::new(10);
         ring.push(flow(&allowed()));
-        let server = tokio::spawn(Server::bind(dir.path()).unwrap().serve(Fake(ring)));
+        let _server = serve(dir.path(), ring);
         let args = ObserveArgs { run_dir: dir.path().to_owned(), ..args("") };
         let style = Style { color: false, width: 80 };
         assert!(show(&args, style, &mut Closed).await.unwrap_err().is_broken_pipe());
-        server.abort();
+    }
+
+    #[tokio::test]
+    async fn without_an_agent_one_sentence_says_so() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let args = ObserveArgs { run_dir: dir.path().to_owned(), ..args("") };
+        let style = Style { color: false, width: 80 };
+        let error = show(&args, style, &mut Vec::new()).await.unwrap_err().to_string();
+        assert!(error.starts_with("no agent is running on this node"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_ends_is_noticed() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let server = serve(dir.path(), FlowRing::new(10));
+        let args = ObserveArgs { run_dir: dir.path().to_owned(), ..args(" -f") };
+        let style = Style { color: false, width: 80 };
+        let mut out = Vec::new();
+        let end = async {
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+            drop(server);
+        };
+        let (shown, ()) = tokio::join!(show(&args, style, &mut out), end);
+        assert!(matches!(shown, Err(ClientError::Ended)), "{shown:?}");
     }
 }
