@@ -196,7 +196,7 @@ mod tests {
         let (ring, records) = (FlowRing::new(4096), Shared::default());
         let reading = Reading::new(ring.clone(), Duration::ZERO);
         let thread = FlowsThread::start(reading, records.clone(), tick).unwrap();
-        let mut round = || {
+        let round = || {
             let mut took: Vec<Duration> = (0..100)
                 .map(|n| {
                     // Every tenth comes after a quiet time.

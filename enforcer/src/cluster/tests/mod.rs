@@ -4,6 +4,7 @@ mod binding;
 mod enforcement;
 mod kernel;
 mod naive;
+mod names;
 mod random;
 mod reuse;
 mod scale;
