@@ -13,4 +13,5 @@ mod parsing;
 mod records;
 mod senders;
 mod service_map;
+mod services;
 mod spared;
