@@ -21,6 +21,7 @@ mod rival_watch;
 pub mod run;
 mod saving;
 mod scrape;
+mod service_gaps;
 pub mod socket;
 mod switches;
 pub mod uninstall;
