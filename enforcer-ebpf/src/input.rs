@@ -18,10 +18,11 @@ use enforcer_common::{
 
 use crate::{
     event,
-    hook::{DROP, PASS},
+    hook::{self, DROP, PASS},
     maps::SENDER,
-    sender::{gone, says_nothing, take_name},
+    sender::{says_nothing, take_name},
     skb::filled,
+    state::State,
     table::{Query, look_up},
 };
 
@@ -110,6 +111,15 @@ pub(crate) fn arrive(context: *const Context) -> i32 {
     if judge(&bytes, mark) == DROP { NF_DROP } else { NF_ACCEPT }
 }
 
+/// Whether the source of a packet is the pod's in whose name it is marked, as far as it can be read.
+#[inline(always)]
+fn is_senders(sender: &State) -> bool {
+    let packet = &sender.packet;
+    packet.addresses == 0
+        || hook::owns(sender.slot, &packet.src)
+        || (packet.v6 != 0 && packet::is_link_local(&packet.src))
+}
+
 /// As `sender::leave_translated`, but that an address which nothing has translated is the node's
 /// own: a process serves it there, as any other of the node's addresses.
 #[inline(always)]
@@ -130,8 +140,10 @@ fn judge(bytes: &Linear, mark: u32) -> i32 {
     if readable && mark & MARK_JUDGE == 0 && sender.packet.proto == TCP {
         return PASS;
     }
-    if !take_name(sender, mark & MARK_SLOT) {
-        return gone();
+    // The node's own traffic must never be ours to drop: another hand may write `tc_index`, too. No
+    // source is translated before this hook, and none but its own leaves a pod.
+    if !take_name(sender, mark & MARK_SLOT) || !is_senders(sender) {
+        return PASS;
     }
     let judged = if !readable {
         u64::from(parsed) << 32

@@ -66,7 +66,7 @@ pub(crate) fn take_name(sender: &mut State, slot: u32) -> bool {
 
 /// The pod that sent the packet is no more: nobody speaks for it.
 #[inline(always)]
-pub(crate) fn gone() -> i32 {
+fn gone() -> i32 {
     event::count(Reason::EndpointNotReady as u8, EGRESS);
     DROP
 }

@@ -247,8 +247,7 @@ fn a_flow_to_a_service_is_told_once_with_the_service_and_the_backend() {
             (1, 1, "shop/far-bad:8080", "DENIED"),
             (2, 0, "shop/bad:8080", "DENIED"),
             (3, 0, "shop/client:8080", "ALLOWED"),
-            // No hook sees where this one goes.
-            (4, 0, "10.96.0.5:80", "ALLOWED"),
+            (4, 0, "172.31.255.2:8080", "ALLOWED BY shop/node"),
         ] {
             let service = &services[service];
             market.translate(&[service.clone().with(&service.backends[index..=index])]);

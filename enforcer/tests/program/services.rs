@@ -121,7 +121,9 @@ fn said(behind: Behind<'_>, node_is_friend: bool) -> (Reason, u32) {
 fn backends_elsewhere_are_denied_at_once_only_if_all_are() {
     let by_default = (Reason::PolicyDenied, rule::DEFAULT_DENY);
     let pending = (Reason::Pending, rule::NONE);
-    let cases: [(&str, &[(ClassId, u16)], u16, (Reason, u32)); 7] = [
+    // What it is, its backends, its flags, what is said.
+    type Case = (&'static str, &'static [(ClassId, u16)], u16, (Reason, u32));
+    let cases: [Case; 7] = [
         ("no slices", &[], 0, pending),
         ("too many to list", &[], SVC_OTHERS, pending),
         ("all denied", &[(FRIENDS, DENIED), (7, ALLOWED)], SVC_OTHERS, by_default),
