@@ -106,6 +106,29 @@ fn datagrams_of_a_flow_that_gets_a_process_of_the_node_reach_it_no_more() {
 }
 
 #[test]
+fn the_nodes_own_packets_are_nobodys_whatever_marks_them() {
+    let market = Market::new(Mode::PointToPoint);
+    let lab = market.lab();
+    market.serve(&near(1, &[]).with(&[on_node(&market)]));
+    let outside = far_good().addresses[0];
+    let probe = Probe::new(Place::Outside(outside), Place::Node, TARGET, Protocol::Tcp);
+    market.world.open(probe.clone());
+    // As if the client, whom policy allows nothing there, had sent it to a Service.
+    let host = must(lab.pod("shop/client")).host_interface().to_owned();
+    let link = must(lab.node().command("ip", &["-o", "link", "show", "dev", &host]));
+    let index: u32 = link.split(':').next().and_then(|n| n.parse().ok()).expect("an index");
+    let class = format!("1:{:x}", 0xc000 | index);
+    let route = must(lab.node().command("ip", &["-o", "route", "get", &outside.to_string()]));
+    let uplink = route.split_once("dev ").and_then(|(_, rest)| rest.split(' ').next());
+    let uplink = uplink.expect("a way to the outside");
+    must(lab.node().command("tc", &["qdisc", "add", "dev", uplink, "clsact"]));
+    let filter = ["filter", "add", "dev", uplink, "ingress", "protocol", "ip", "u32"];
+    let all = ["match", "u32", "0", "0", "flowid", &class];
+    must(lab.node().command("tc", &[&filter[..], &all[..]].concat()));
+    market.world.open(probe);
+}
+
+#[test]
 fn a_service_without_endpoints_refuses_as_the_proxy_does() {
     for mode in MODES {
         let mut market = Market::new(mode);
