@@ -86,6 +86,8 @@ pub const PROG_POD_EGRESS: &str = "pod_egress";
 pub const PROG_POD_INGRESS: &str = "pod_ingress";
 /// Program on the TC egress of every other interface: what can only be judged after translation.
 pub const PROG_NODE_EGRESS: &str = "node_egress";
+/// Program of netfilter where the node takes packets in for itself: the same for its processes.
+pub const PROG_NODE_INPUT: &str = "node_input";
 
 /// An address class: a hash of the set of selectors and CIDRs that an address matches. 0 is the
 /// class of an address that matches none, and the key of a table's fallback row.

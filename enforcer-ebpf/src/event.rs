@@ -86,6 +86,12 @@ pub(crate) extern "C" fn verdict(
     let Some(state) = (unsafe { state.as_ref() }) else {
         return DROP;
     };
+    conclude(Skb::new(skb).frame_len(), state, judged, flags)
+}
+
+/// [`verdict`] for a packet whose frame is `len` bytes long.
+#[inline(always)]
+pub(crate) fn conclude(len: u32, state: &State, judged: u64, flags: u32) -> i32 {
     let judged = Judged(judged);
     let reason = judged.reason();
     let spared = if judged.allows() { spare::NO } else { spare::spared(state.slot, state.now) };
@@ -115,7 +121,7 @@ pub(crate) extern "C" fn verdict(
     }
     let hidden = if masqueraded { judged.hidden() } else { 0 };
     let header = Header { kind, reason, flags: bits, hidden, rule: judged.rule() };
-    emit(&VERDICT_RING, lane::VERDICT, Skb::new(skb), state, &header);
+    emit(&VERDICT_RING, lane::VERDICT, len, state, &header);
     if spared == spare::NO { settle_number(state, reason) } else { PASS }
 }
 
@@ -135,7 +141,7 @@ pub(crate) extern "C" fn trace(
     let flags = if reply != 0 { EVENT_REPLY } else { 0 };
     let reason = Reason::Established as u8;
     let header = Header { kind: event_kind::TRACE, reason, flags, hidden: 0, rule };
-    emit(&TRACE_RING, lane::TRACE, Skb::new(skb), state, &header);
+    emit(&TRACE_RING, lane::TRACE, Skb::new(skb).frame_len(), state, &header);
     PASS
 }
 
@@ -149,7 +155,7 @@ struct Header {
 }
 
 #[inline(always)]
-fn emit(ring: &RingBuf, lane: u32, skb: Skb, state: &State, header: &Header) {
+fn emit(ring: &RingBuf, lane: u32, len: u32, state: &State, header: &Header) {
     let Some(mut entry) = ring.reserve::<Event>(0) else {
         if let Some(lost) = LOST.get_ptr_mut(lane) {
             // SAFETY: a per-CPU value, as in `count`.
@@ -169,7 +175,7 @@ fn emit(ring: &RingBuf, lane: u32, skb: Skb, state: &State, header: &Header) {
         ifindex: state.ifindex,
         rule: header.rule,
         generation: PolicyWord(state.word).generation(),
-        len: skb.frame_len(),
+        len,
         src_port: if icmp { u16::from(packet.icmp_type) } else { packet.src_port },
         dst_port: if icmp { u16::from(packet.icmp_code) } else { packet.dst_port },
         slot: state.slot as u16,

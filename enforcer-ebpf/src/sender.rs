@@ -49,7 +49,7 @@ pub(crate) extern "C" fn judge_sender(skb: *mut __sk_buff, state: *const State) 
 
 /// Makes the state that of the pod in a slot; `false` if there is none.
 #[inline(always)]
-fn take_name(sender: &mut State, slot: u32) -> bool {
+pub(crate) fn take_name(sender: &mut State, slot: u32) -> bool {
     let Some(endpoint) = hook::at(slot) else {
         return false;
     };
@@ -77,16 +77,22 @@ fn decide(skb: *mut __sk_buff, sender: &State, mark: u32) -> i32 {
     conclude(skb, sender, look_up(&raw const query), mark)
 }
 
-/// Tells a denial always, an allowance of a flow's first packet only.
+/// Whether a packet passes without a word: a denial is told always, an allowance of a flow's first
+/// packet only.
 #[inline(always)]
-fn conclude(skb: *mut __sk_buff, sender: &State, judged: u64, mark: u32) -> i32 {
+pub(crate) fn says_nothing(sender: &State, judged: u64, mark: u32) -> bool {
     let packet = &sender.packet;
     let is_open = mark & MARK_JUDGE == 0 || (packet.proto == TCP && !packet.is_tcp_open());
     if Judged(judged).is(Reason::Locked) && is_open {
         // A plan that is not whole closes what is new.
-        return PASS;
+        return true;
     }
-    if Judged(judged).allows() && mark & MARK_TELL == 0 {
+    Judged(judged).allows() && mark & MARK_TELL == 0
+}
+
+#[inline(always)]
+fn conclude(skb: *mut __sk_buff, sender: &State, judged: u64, mark: u32) -> i32 {
+    if says_nothing(sender, judged, mark) {
         return PASS;
     }
     event::verdict(skb, sender, judged, u32::from(EVENT_TRANSLATED))

@@ -113,7 +113,7 @@ impl Skb {
 /// The value that a helper writes to the buffer and of the length that it is given, unless it
 /// returns an error; for `T` that any bytes are a value of.
 #[inline(always)]
-fn filled<T: Copy>(helper: impl FnOnce(*mut c_void, u32) -> c_long) -> Option<T> {
+pub(crate) fn filled<T: Copy>(helper: impl FnOnce(*mut c_void, u32) -> c_long) -> Option<T> {
     let mut value = MaybeUninit::<T>::uninit();
     if helper(value.as_mut_ptr().cast(), size_of::<T>() as u32) != 0 {
         return None;

@@ -100,6 +100,8 @@ pub(super) struct Core {
     unattached_since: Option<Instant>,
     /// Other enforcers on the node.
     pub(super) rivals: Vec<Rival>,
+    /// Programs after ours that may take marks away, by interface.
+    pub(super) marks_at_risk: BTreeMap<u32, Vec<String>>,
     /// What the gate says of itself, where there is one.
     pub(super) gate: Option<watch::Receiver<GateStatus>>,
     /// Sandboxes that wait for their interface.
@@ -197,6 +199,7 @@ impl Core {
             gaps: Gaps::default(),
             unattached_since: None,
             rivals: Vec::new(),
+            marks_at_risk: BTreeMap::new(),
             gate: None,
             holds: Vec::new(),
             gate_told: VecDeque::new(),
@@ -465,6 +468,7 @@ impl Core {
         }
         self.backends_due = true;
         self.look_for_bypass();
+        self.look_after_marks();
     }
 
     /// Events that could not be decoded.

@@ -42,6 +42,24 @@ impl Core {
         }
     }
 
+    /// Looks for programs that could take away the mark by which a Service's backend is judged.
+    pub(super) fn look_after_marks(&mut self) {
+        let found = self.kernel.marks_at_risk();
+        for (ifindex, programs) in &found {
+            if self.marks_at_risk.get(ifindex) != Some(programs) {
+                let programs = programs.join(", ");
+                warn!(
+                    ifindex,
+                    programs,
+                    "another program runs after ours on the pod's hook: if it sets tc_index, or \
+                     accepts packets with a class of its own, the pod's policy is not asked about \
+                     the backends of Services"
+                );
+            }
+        }
+        self.marks_at_risk = found;
+    }
+
     /// Has every interface that is no pod's judge what pods sent to Services.
     pub(super) fn cover(&mut self, cover: Cover<'_>) {
         let outlets = self.outlets.clone();
@@ -77,6 +95,11 @@ impl Core {
                      Services are closed unless every backend is allowed"
                 ),
                 Covered::Again(name) => warn!(%name, "Services' backends are judged here again"),
+                Covered::NoInput(why) => warn!(
+                    why,
+                    "what pods send to Services and processes of this node get is not judged where \
+                     it gets there: only backends that slices name are judged, before"
+                ),
             }
         }
     }

@@ -22,6 +22,7 @@ mod rival_watch;
 pub mod run;
 mod saving;
 mod scrape;
+mod service_gaps;
 pub mod socket;
 mod switches;
 mod told;

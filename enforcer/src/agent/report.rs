@@ -14,6 +14,7 @@ use super::{
         StatusRequest,
     },
     core::Core,
+    service_gaps,
 };
 use crate::{
     cluster::{ENFORCEMENT_LABEL, EndpointStatus, InterfaceState, ObjectName},
@@ -131,6 +132,7 @@ fn report(core: &Core, about: &About) -> StatusReport {
             .chain(bad_enforcement(core))
             .chain(services(core))
             .chain(blocks_for_services(core))
+            .chain(service_gaps::problems(core))
             .collect(),
         ignored: core.ignored.clone(),
         maps: maps(core),

@@ -8,7 +8,7 @@ use enforcer_common::{
 };
 use jiff::Timestamp;
 
-use super::{api::EndpointState, core::Core, report};
+use super::{api::EndpointState, core::Core, report, service_gaps};
 use crate::{
     metrics::{
         EndpointCounts, KernelSnapshot, MapUse, PacketCount, ResourceCount, Snapshot, SourceState,
@@ -95,6 +95,7 @@ fn state(core: &Core) -> StateSnapshot {
         source: source(&core.source.report()),
         interfaces_not_enforced: report::not_enforced(core).len() as u64,
         problems: core.problems.len() as u64,
+        service_gaps: service_gaps::counts(core),
         rivals: core.rivals.iter().filter(|rival| rival.enforces).map(|rival| rival.name).collect(),
     }
 }

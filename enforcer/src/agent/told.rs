@@ -139,7 +139,10 @@ mod tests {
     use k8s_openapi::api::networking::v1::{NetworkPolicyIngressRule, NetworkPolicySpec};
 
     use super::*;
-    use crate::flow::event::tests::{key, pod};
+    use crate::{
+        flow::event::tests::{key, pod},
+        policy::rule::Isolating,
+    };
 
     fn policy(name: &str, rules: usize) -> NetworkPolicy {
         let mut policy = NetworkPolicy::default();

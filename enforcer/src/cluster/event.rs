@@ -179,6 +179,25 @@ pub struct Service {
     pub internal_traffic: TrafficPolicy,
 }
 
+#[cfg(test)]
+impl Service {
+    /// A Service with these cluster addresses and defaults in the rest.
+    pub(crate) fn at(key: ObjectKey, cluster_ips: Vec<IpAddr>) -> Self {
+        Self {
+            key,
+            cluster_ips,
+            external_ips: Vec::new(),
+            load_balancer_ips: Vec::new(),
+            ports: Vec::new(),
+            endpoints_from: EndpointsFrom::Selector,
+            headless: false,
+            affinity: SessionAffinity::None,
+            external_traffic: TrafficPolicy::Cluster,
+            internal_traffic: TrafficPolicy::Cluster,
+        }
+    }
+}
+
 /// A port of an EndpointSlice.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SlicePort {

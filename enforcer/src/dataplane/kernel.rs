@@ -20,6 +20,7 @@ use super::{
     apply::{Applied, Pending},
     attach::{self, Attachment, Place},
     endpoints::{Endpoints, Quotas},
+    input::Input,
     intervals::Allocator,
     maps::{self, Maps, RingMaps, absent_is_fine, addr, failed},
     netlink::conntrack::KernelFlow,
@@ -75,6 +76,7 @@ pub struct Kernel {
     pub(super) endpoints: Endpoints,
     pub(super) attached: HashMap<u32, Attachment>,
     pub(super) uplinks: Uplinks,
+    pub(super) input: Input,
     /// Flows in the map of backends, and when they were opened.
     pub(super) noted_backends: HashMap<CtKey6, u64>,
     pub(super) quotas: Quotas,
@@ -129,7 +131,7 @@ impl Kernel {
             pins.create()?;
         }
         let sizes = Sizes { conntrack: config.conntrack_entries, services: config.service_entries };
-        let mut ebpf = object::load(pins.as_ref(), sizes)?;
+        let (mut ebpf, input) = object::load(pins.as_ref(), sizes)?;
         let (old_programs, programs) = match &pins {
             Some(pins) => program_pins::pin(&mut ebpf, pins)?,
             None => (Vec::new(), attach::program_ids(&mut ebpf)?),
@@ -158,6 +160,7 @@ impl Kernel {
             endpoints,
             attached: HashMap::new(),
             uplinks: Uplinks::default(),
+            input,
             noted_backends: HashMap::new(),
             quotas: Quotas {
                 half: (sizes.conntrack / 16).max(64),
@@ -357,6 +360,15 @@ impl Kernel {
     pub fn displaced(&self) -> Vec<u32> {
         let attached = self.attached.keys().copied();
         attached.filter(|ifindex| !attach::in_place(self.mode, &self.programs, *ifindex)).collect()
+    }
+
+    /// Other hands' programs on the hook of what a pod sends, by its interface, that run after ours:
+    /// they can take the mark away by which a Service's backend is judged in the pod's name.
+    #[must_use]
+    pub fn marks_at_risk(&self) -> BTreeMap<u32, Vec<String>> {
+        let ours = self.all_ours();
+        let risk = |ifindex: &u32| (*ifindex, attach::after_ours(self.mode, &ours, *ifindex));
+        self.attached.keys().map(risk).filter(|(_, after)| !after.is_empty()).collect()
     }
 
     pub(super) fn place(&self) -> Place<'_> {

@@ -57,6 +57,8 @@ pub enum Covered {
     Failed(Arc<str>, DataplaneError),
     /// The program had been taken away and is there again.
     Again(Arc<str>),
+    /// Nothing judges what processes of this node get, and why.
+    NoInput(String),
 }
 
 fn is_gone(ifindex: u32) -> bool {
@@ -77,6 +79,7 @@ impl Kernel {
         let mut told = Vec::new();
         let left = |ifindex: &u32| matches!(cover, Cover::Except(left) if left.contains(ifindex));
         let look = cover == Cover::Displaced;
+        told.extend(self.take_in(look).map(Covered::NoInput));
         let wanted: BTreeMap<u32, Arc<str>> = interfaces
             .iter()
             .filter(|(ifindex, _)| !self.attached.contains_key(ifindex) && !left(ifindex))

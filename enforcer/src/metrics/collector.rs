@@ -110,8 +110,15 @@ fn encode_kernel(encoder: &mut DescriptorEncoder<'_>, kernel: &KernelSnapshot) -
 }
 
 fn encode_state(encoder: &mut DescriptorEncoder<'_>, state: &StateSnapshot) -> fmt::Result {
-    let StateSnapshot { revision, endpoints, source, interfaces_not_enforced, problems, rivals } =
-        state;
+    let StateSnapshot {
+        revision,
+        endpoints,
+        source,
+        interfaces_not_enforced,
+        problems,
+        service_gaps,
+        rivals,
+    } = state;
     gauges(
         encoder,
         "endpoints",
@@ -163,6 +170,17 @@ fn encode_state(encoder: &mut DescriptorEncoder<'_>, state: &StateSnapshot) -> f
         "problems",
         "Problems with objects, as the status command lists them",
         [(ALONE, *problems)],
+    )?;
+    gauges(
+        encoder,
+        "service_gaps",
+        "Places where the backends of Services may go unjudged, or flows are closed for it",
+        [
+            ("outlet", service_gaps.outlets),
+            ("input", service_gaps.input),
+            ("mark", service_gaps.marks),
+        ]
+        .map(|(kind, count)| ([("kind", kind)], count)),
     )?;
     gauges(
         encoder,

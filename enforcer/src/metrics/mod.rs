@@ -31,8 +31,8 @@ pub use self::{
     health::Health,
     server::{MetricsAddress, MetricsError, MetricsServer, Scraped},
     snapshot::{
-        EndpointCounts, KernelSnapshot, MapUse, PacketCount, ResourceCount, Snapshot, SourceState,
-        StateSnapshot, Verdict,
+        EndpointCounts, KernelSnapshot, MapUse, PacketCount, ResourceCount, ServiceGaps, Snapshot,
+        SourceState, StateSnapshot, Verdict,
     },
 };
 
@@ -199,6 +199,7 @@ mod tests {
                 },
                 interfaces_not_enforced: 2,
                 problems: 6,
+                service_gaps: ServiceGaps { outlets: 8, input: 1, marks: 9 },
                 rivals: vec!["Calico"],
             },
         }
@@ -245,6 +246,9 @@ mod tests {
             ("enforcer_source_watch_errors_total{resource=\"pods\"}", "2"),
             ("enforcer_interfaces_not_enforced", "2"),
             ("enforcer_problems", "6"),
+            ("enforcer_service_gaps{kind=\"outlet\"}", "8"),
+            ("enforcer_service_gaps{kind=\"input\"}", "1"),
+            ("enforcer_service_gaps{kind=\"mark\"}", "9"),
             ("enforcer_rival_enforcers{rival=\"Calico\"}", "1"),
         ] {
             assert_eq!(value(&lines, series), Some(expected), "{series} in {lines:#?}");

@@ -128,6 +128,17 @@ pub struct SourceState {
     pub resources: Vec<ResourceCount>,
 }
 
+/// Where backends of Services may go unjudged, or are closed for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServiceGaps {
+    /// Interfaces where packets leave without the program.
+    pub outlets: u64,
+    /// 1 if nothing judges what processes of the node get.
+    pub input: u64,
+    /// Pods' interfaces with programs after ours, which may take the mark away.
+    pub marks: u64,
+}
+
 /// What the index and the source know.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StateSnapshot {
@@ -141,6 +152,8 @@ pub struct StateSnapshot {
     pub interfaces_not_enforced: u64,
     /// Problems with objects.
     pub problems: u64,
+    /// Gaps in the judging of Services' backends.
+    pub service_gaps: ServiceGaps,
     /// Names of other enforcers on this node, of a closed list.
     pub rivals: Vec<&'static str>,
 }

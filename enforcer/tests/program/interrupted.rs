@@ -48,6 +48,11 @@ impl Node {
         Self { dir: Path::new("/sys/fs/bpf").join(name) }
     }
 
+    /// Folder of the pins of links.
+    pub(crate) fn links(&self) -> PathBuf {
+        self.dir.join("v2/links")
+    }
+
     pub(crate) fn agent(&self) -> Kernel {
         self.agent_with(AttachMode::Auto)
     }
@@ -158,7 +163,7 @@ fn until_on_hooks(expected: [usize; 2]) {
 }
 
 pub(crate) fn links(node: &Node) -> Vec<String> {
-    let pins = fs::read_dir(node.dir.join("v2/links")).unwrap();
+    let pins = fs::read_dir(node.links()).unwrap();
     let mut names: Vec<_> =
         pins.map(|pin| pin.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();

@@ -14,4 +14,5 @@ mod parsing;
 mod records;
 mod senders;
 mod service_map;
+mod services;
 mod spared;

@@ -52,6 +52,27 @@ fn what_may_be_a_pods_keeps_the_program_of_the_agent_before() {
     assert!(!pinned(), "the set was whole, and it is not in it");
 }
 
+#[test]
+fn what_the_node_takes_in_is_judged_from_agent_to_agent_and_again_if_taken_away() {
+    let node = Node::new();
+    let inputs = || -> Vec<String> {
+        links(&node).into_iter().filter(|name| name.starts_with("input")).collect()
+    };
+    let both = ["input-v4", "input-v6"];
+    let none = BTreeMap::new();
+    for _ in 0..2 {
+        let mut agent = node.agent();
+        cover(&mut agent, &none, Cover::Changed);
+        assert_eq!(agent.input_missing(), None);
+        assert_eq!(inputs(), both);
+        std::fs::remove_file(node.links().join("input-v6")).unwrap();
+        cover(&mut agent, &none, Cover::Changed);
+        assert_eq!(inputs(), ["input-v4"], "nobody has looked");
+        cover(&mut agent, &none, Cover::Displaced);
+        assert_eq!(inputs(), both);
+    }
+}
+
 fn programs(ifindex: u32, parent: Parent) -> BTreeSet<u32> {
     tc::filters(ifindex, parent).unwrap().iter().filter_map(|filter| filter.program_id).collect()
 }
