@@ -42,6 +42,11 @@ pub struct ServiceKey {
     pub _pad: u8,
 }
 
+/// Key of what stands for every virtual address that is not in the map by itself: those of Services
+/// that take more than their share of it, and those that went lately and no longer have a place.
+pub const REST_OF_SERVICES: ServiceKey =
+    ServiceKey { addr: ANY_NODE_ADDRESS, port: 0, proto: 0, _pad: 0 };
+
 /// Backends of one class and target port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(C, align(8))]

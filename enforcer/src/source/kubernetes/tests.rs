@@ -137,7 +137,10 @@ impl Client {
                 Event::PolicyApplied(one) => drop(self.policies.insert(one.metadata.name.unwrap())),
                 Event::PolicyDeleted(key) => assert!(self.policies.remove(&*key.name)),
                 Event::ServiceApplied(one) => drop(self.services.insert(one.key.name.to_string())),
-                Event::ServiceDeleted(key) => assert!(self.services.remove(&*key.name)),
+                Event::ServiceDeleted(key) | Event::SliceDeleted(key) => {
+                    assert!(self.services.remove(&*key.name));
+                }
+                Event::SliceApplied(one) => drop(self.services.insert(one.key.name.to_string())),
                 other => panic!("{other:?}"),
             }
         }
