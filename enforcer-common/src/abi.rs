@@ -17,7 +17,7 @@ pub use crate::{
     },
     service::{
         ANY_NODE_ADDRESS, Backend, ClassPort, MARK_JUDGE, MARK_SERVICE, MARK_SLOT, MARK_TELL,
-        NODE_BACKENDS, NODE_SERVES_PORTS, NodeBackend, REST_OF_SERVICES, SERVICE_PAIRS,
+        NODE_BACKENDS, NODE_SERVES_PORTS, NodeBackend, REST_OF_SERVICES, SERVICE_PAIRS, SVC_GONE,
         SVC_NODE_MANY, SVC_OTHERS, Service, ServiceKey,
     },
     word::{PolicyWord, TABLE_MASK},

@@ -354,7 +354,8 @@ impl Frontends {
     fn add_to_rest(&mut self, remains: Option<&abi::Service>) {
         let Some(remains) = remains else { return };
         let entry = self.entries.entry(REST_OF_SERVICES).or_default();
-        let none = || Box::new(abi::Service { key: REST_OF_SERVICES, ..abi::Service::default() });
+        let none = abi::Service { key: REST_OF_SERVICES, ..abi::Service::default() };
+        let none = || Box::new(remains::of(none));
         remains::unite(entry.remains.get_or_insert_with(none), remains);
         self.lingering.insert(REST_OF_SERVICES);
     }

@@ -3,12 +3,13 @@
 
 use std::collections::BTreeSet;
 
-use enforcer_common::abi::{self, NODE_BACKENDS, SVC_NODE_MANY, ServiceKey};
+use enforcer_common::abi::{self, NODE_BACKENDS, SVC_GONE, SVC_NODE_MANY, ServiceKey};
 
 /// What remains of an entry. The classes behind it may be others by now; that there are processes
 /// of this node, which meet no other hook, is not forgotten.
 pub(super) fn of(service: abi::Service) -> abi::Service {
-    abi::Service { pairs: Default::default(), pair_count: 0, ..service }
+    let flags = service.flags | SVC_GONE;
+    abi::Service { pairs: Default::default(), pair_count: 0, flags, ..service }
 }
 
 /// Whether an entry names processes of this node.
@@ -18,7 +19,7 @@ pub(super) fn names_processes(service: &abi::Service) -> bool {
 
 /// Adds what another entry says to one.
 pub(super) fn unite(into: &mut abi::Service, other: &abi::Service) {
-    into.flags |= other.flags;
+    into.flags |= other.flags & !SVC_GONE;
     let node = |one: &abi::Service| {
         let listed = one.node.iter().take(usize::from(one.node_count));
         listed.copied().collect::<BTreeSet<_>>()

@@ -460,6 +460,25 @@ async fn a_barrier_without_bookmarks_lists_in_the_end() {
 }
 
 #[tokio::test]
+async fn barriers_one_after_the_other_do_not_keep_each_other_waiting() {
+    let fake = cluster().await;
+    let mut client = Client::new(&fake, Timing { few: 0, ..quick() });
+    client.until("live", |c| c.source.is_live()).await;
+    // No server tells of it: nothing of these kinds has changed.
+    fake.pass();
+    let first = client.source.catch_up();
+    let deadline = Instant::now() + PATIENCE;
+    while let Some(awaited) = client.source.awaited(first) {
+        assert!(Instant::now() < deadline, "{awaited}");
+        client.source.catch_up();
+        let soon = Duration::from_millis(50);
+        if tokio::time::timeout(soon, client.source.changed()).await.is_ok() {
+            client.take();
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_barrier_says_what_keeps_it() {
     let fake = cluster().await;
     let mut client = Client::live(&fake).await;
