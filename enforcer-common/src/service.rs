@@ -75,8 +75,8 @@ pub struct NodeBackend {
 pub const SVC_OTHERS: u16 = 1;
 /// [`Service::flags`]: more backends are processes of this node than are listed.
 pub const SVC_NODE_MANY: u16 = 2;
-/// [`Service::flags`]: no Service has the address and port any more. What leaves the node untranslated
-/// is for the address itself.
+/// [`Service::flags`]: no Service has the address and port any more. What leaves the node
+/// untranslated is for the address itself.
 pub const SVC_GONE: u16 = 4;
 
 /// What stands behind a virtual address and port.

@@ -26,7 +26,7 @@ pub(super) struct Backends {
 }
 
 impl Backends {
-    /// Begins a look if it is time for one. Returns whether it did. Must be called within a runtime.
+    /// Begins a look if it is time for one. Returns whether it did. To be called within a runtime.
     pub(super) fn begin(
         &mut self,
         now: Instant,

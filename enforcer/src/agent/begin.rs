@@ -88,7 +88,7 @@ impl Core {
         }
         self.take(update);
         self.settle_node_addresses();
-        // What went while no agent was there, and what is not known yet, its proxy still translates.
+        // What went while no agent was there, and what is not known yet, is still translated.
         self.index.apply(Event::ServicesFound(self.kernel.services()?));
         // Decides everything that was taken in; the state is compared, so only names are needed.
         let named = self.index.take_plan();

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-/// Its API watch and its next write of rules take seconds; a proxy that is out of contact for longer
-/// translates for as long as it is, and nobody knows.
+/// Its API watch and its next write of rules take seconds; a proxy that is out of contact for
+/// longer translates for as long as it is, and nobody knows.
 const TIME: Duration = Duration::from_secs(60);
 
 /// Since when something lingers.

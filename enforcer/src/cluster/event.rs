@@ -300,8 +300,8 @@ pub enum Event {
     SliceApplied(EndpointSlice),
     /// An EndpointSlice is gone.
     SliceDeleted(ObjectKey),
-    /// These entries for Services an earlier agent left in the kernel. What no object speaks for, now
-    /// or later, goes by [`Self::ProxiesHadTime`].
+    /// These entries for Services an earlier agent left in the kernel. What no object speaks for,
+    /// now or later, goes by [`Self::ProxiesHadTime`].
     ServicesFound(BTreeMap<ServiceKey, abi::Service>),
     /// Proxies have had time to notice which Services were gone when this was last said: their
     /// virtual addresses are nobody's.

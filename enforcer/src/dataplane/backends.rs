@@ -3,7 +3,7 @@
 //!
 //! The data path is right without: what has no note is judged behind the translation, packet by
 //! packet, and a note carries the flow that it is of. So it does not matter when notes are written,
-//! and they are by a thread of their own: all flows are looked at for it, and there can be very many.
+//! and they are by a thread of their own: all flows are looked at for it, which can be very many.
 //! The node's own connection tracking is what knows.
 
 use std::{collections::HashMap, net::IpAddr};

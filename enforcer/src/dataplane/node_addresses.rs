@@ -1,7 +1,7 @@
 //! The node's own addresses into their map.
 //!
-//! One that is missing would be judged as anybody's: a node port on it as a plain port, and what comes
-//! from it as from outside, though a pod may be behind it. So while one cannot be written, isolated
+//! One that is missing would be judged as anybody's: a node port on it as a plain port, and what
+//! comes from it as from outside, though a pod may be behind it. So while one cannot be written, isolated
 //! pods take no new flows. One that is there and the node's no more is not harmless either: what
 //! comes from it would match no selector. It is closed, not open, and tried again.
 

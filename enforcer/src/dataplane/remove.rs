@@ -52,8 +52,8 @@ fn remove_filters(programs: &[u32], state_dir: &Path) -> Result<(), DataplaneErr
     Ok(())
 }
 
-/// Removes an interface's clsact qdisc if it was made for our filters and has none any more, and the
-/// note of that. One that was there before, or that another has come to use, stays.
+/// Removes an interface's clsact qdisc if it was made for our filters and has none any more, and
+/// the note of that. One that was there before, or that another has come to use, stays.
 pub(super) fn delete_unused_clsact(ifindex: u32, state_dir: &Path) -> Result<(), DataplaneError> {
     let note = made_clsact(state_dir, ifindex);
     if !note.exists() {

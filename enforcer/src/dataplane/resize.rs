@@ -1,8 +1,8 @@
 //! Maps of an earlier agent that have another number of entries than they should.
 //!
 //! The kernel cannot change that of a map. Another one is filled with what the old one holds and
-//! takes its place among the pins; this agent's programs are loaded with it. Those that are attached
-//! have the old one, which nobody writes any more, until ours take their places, with the first
+//! takes its place among the pins; this agent's programs are loaded with it. Those that are
+//! attached have the old one, which nobody writes any more, until ours take their places, with the first
 //! plan: until then no agent would have written it either.
 
 use std::{fs, path::Path};

@@ -37,7 +37,7 @@ use super::{
 /// This part of the kernel's map is kept free.
 const MARGIN: u32 = 16;
 
-/// Ports times endpoints of a Service, at most: the API bounds neither, and the agent's memory does.
+/// Ports times endpoints of a Service, at most: the API bounds neither, the agent's memory does.
 const MOST_TARGETS: usize = 1 << 18;
 
 /// The stores.

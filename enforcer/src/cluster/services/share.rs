@@ -1,8 +1,8 @@
 //! Who may have how many entries of the kernel's map.
 //!
 //! Everybody gets what they ask for while that fits. Else namespaces share equally: one that asks
-//! for less than an equal share has all of it, and what it leaves is the others'. Within a namespace
-//! the Services that ask for least come first. So nobody who asks for little is refused because of
+//! for less than an equal share has all of it, and what it leaves is the others'. Within a
+//! namespace the Services that ask for least come first. So nobody who asks for little is refused because of
 //! one who asks for very much. What is refused is judged all the same, see
 //! [`enforcer_common::abi::REST_OF_SERVICES`].
 
