@@ -17,8 +17,8 @@ pub use crate::{
     },
     service::{
         ANY_NODE_ADDRESS, Backend, ClassPort, MARK_JUDGE, MARK_SERVICE, MARK_SLOT, MARK_TELL,
-        NODE_BACKENDS, NODE_SERVES_PORTS, NodeBackend, SERVICE_PAIRS, SVC_NODE_MANY, SVC_OTHERS,
-        Service, ServiceKey,
+        NODE_BACKENDS, NODE_SERVES_PORTS, NodeBackend, REST_OF_SERVICES, SERVICE_PAIRS, SVC_GONE,
+        SVC_NODE_MANY, SVC_OTHERS, Service, ServiceKey,
     },
     word::{PolicyWord, TABLE_MASK},
 };
@@ -29,6 +29,8 @@ pub const ABI_VERSION: u32 = 2;
 /// Slots in [`MAP_ENDPOINTS`]. An endpoint's slot is its number in `skb->tc_index` (16 bits) and
 /// slot 0 is never used, because 0 is what an untouched `tc_index` holds.
 pub const ENDPOINT_SLOTS: u32 = 4096;
+/// Addresses that the node itself can have: a proxy may give it every virtual address of Services.
+pub const NODE_ADDRESSES: u32 = 65_536;
 /// Intervals that all rows together can have.
 pub const INTERVAL_SLOTS: u32 = 1 << 19;
 /// Most intervals one row can have: every port of three protocols alone, and the rest.
@@ -254,6 +256,8 @@ pub const CONTROL_AUDIT: u32 = 1;
 pub const CONTROL_WRITING: u32 = 2;
 /// [`Control::flags`]: packets may leave by an interface without [`PROG_NODE_EGRESS`].
 pub const CONTROL_UNCOVERED: u32 = 4;
+/// [`Control::flags`]: there is, or was a moment ago, an entry [`REST_OF_SERVICES`].
+pub const CONTROL_REST: u32 = 8;
 
 /// What the programs write about one endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use aya_ebpf::{
 use enforcer_common::abi::{
     Addr, AddrKey, Backend, COUNTER_SLOTS, Cidr4, Cidr6, ClassId, Control, CtEntry, CtKey4, CtKey6,
     ENDPOINT_SLOTS, Endpoint, EndpointState, FragEntry, FragKey, INTERVAL_SLOTS, Interval, Meta,
-    Peer, Row, RowKey, Service, ServiceKey, ToldKey, lane,
+    NODE_ADDRESSES, Peer, Row, RowKey, Service, ServiceKey, ToldKey, lane,
 };
 
 use crate::state::State;
@@ -32,7 +32,7 @@ pub(crate) static POD_ADDRS: HashMap<AddrKey, u8> =
     HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 #[map]
 pub(crate) static NODE_ADDRS: HashMap<Addr, u8> =
-    HashMap::with_max_entries(4_096, BPF_F_NO_PREALLOC);
+    HashMap::with_max_entries(NODE_ADDRESSES, BPF_F_NO_PREALLOC);
 #[map]
 pub(crate) static PEERS: HashMap<Addr, Peer> =
     HashMap::with_max_entries(262_144, BPF_F_NO_PREALLOC);

@@ -3,7 +3,10 @@
 
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_ktime_get_coarse_ns};
 use enforcer_common::{
-    abi::{Direction, EVENT_TRANSLATED, MARK_JUDGE, MARK_SERVICE, MARK_TELL, ServiceKey, rule},
+    abi::{
+        Direction, EVENT_TRANSLATED, MARK_JUDGE, MARK_SERVICE, MARK_TELL, SVC_GONE, Service,
+        ServiceKey, rule,
+    },
     packet::{self, FRAG_LATER, Packet},
     reason::Reason,
     verdict::proto::TCP,
@@ -151,7 +154,9 @@ pub(crate) extern "C" fn leave_translated(skb: *mut __sk_buff) -> i32 {
         proto: sender.packet.proto,
         _pad: 0,
     };
-    if sender.isolated() && SERVICES.get_ptr(to).is_some() {
+    // SAFETY: the element stays mapped (RCU).
+    let has_service = |service: *const Service| unsafe { (*service).flags & SVC_GONE == 0 };
+    if sender.isolated() && SERVICES.get_ptr(to).is_some_and(has_service) {
         return event::tell(skb, sender, Reason::ServiceUntranslated);
     }
     let code = decide(skb.raw(), sender, mark);

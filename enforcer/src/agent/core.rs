@@ -13,8 +13,9 @@ use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
 use super::{
-    break_glass::BreakGlass, bypass::Bypass, dns::ClusterDns, endpoints_file::EndpointsFile,
-    found::Found, gaps::Gaps, holds::Hold, names, told::Told,
+    backends::Backends, break_glass::BreakGlass, bypass::Bypass, dns::ClusterDns,
+    endpoints_file::EndpointsFile, found::Found, gaps::Gaps, holds::Hold, lingering::Lingering,
+    names, told::Told,
 };
 use crate::{
     cli::{StartMode, args::DirArgs},
@@ -88,8 +89,10 @@ pub(super) struct Core {
     pub(super) outlets: BTreeMap<u32, Arc<str>>,
     /// Flows to Services may have backends that are not noted.
     pub(super) backends_due: bool,
-    /// When they were last noted.
-    pub(super) backends_noted: Option<Instant>,
+    /// The thread that notes them.
+    pub(super) backends: Backends,
+    /// Since when Services that are gone linger.
+    lingering: Lingering,
     pub(super) metrics: Metrics,
     pub(super) start: StartMode,
     /// Whether interfaces of nobody are audited only.
@@ -168,6 +171,7 @@ impl Core {
             start: start.policy(),
             enforcement,
             node_ports,
+            service_entries: Some(kernel.service_entries()),
         });
         Self {
             index,
@@ -191,7 +195,8 @@ impl Core {
             bypass: Bypass::default(),
             outlets: BTreeMap::new(),
             backends_due: false,
-            backends_noted: None,
+            backends: Backends::default(),
+            lingering: Lingering::default(),
             metrics,
             start,
             audit: enforcement == Enforcement::Audit,
@@ -268,21 +273,17 @@ impl Core {
         }
         self.take(update);
         if self.armed {
-            self.settle_node_addresses()?;
+            self.settle_node_addresses();
             self.plan();
-            if self.source.is_live() {
-                let applied = self.kernel.forget_kept_services();
-                self.note_failures(applied.failures);
-            }
         }
         Ok(())
     }
 
     /// Brings it into the kernel which addresses are the node's own, and what they are for.
-    pub(super) fn settle_node_addresses(&mut self) -> Result<(), DataplaneError> {
-        match self.index.take_node_addresses() {
-            Some(addresses) => self.kernel.set_node_addresses(addresses),
-            None => Ok(()),
+    pub(super) fn settle_node_addresses(&mut self) {
+        if let Some(addresses) = self.index.take_node_addresses() {
+            let applied = self.kernel.set_node_addresses(addresses);
+            self.note_failures(applied.failures);
         }
     }
 
@@ -307,10 +308,7 @@ impl Core {
     }
 
     /// Takes in what happened to interfaces.
-    ///
-    /// # Errors
-    /// If the map of node addresses cannot be written.
-    pub(super) fn discovered(&mut self, event: DiscoveryEvent) -> Result<(), DataplaneError> {
+    pub(super) fn discovered(&mut self, event: DiscoveryEvent) {
         if self.found.is_some() {
             if let DiscoveryEvent::Lost(ifindex) = event {
                 self.write(&Plan { endpoints_removed: vec![ifindex], ..Plan::default() });
@@ -323,7 +321,7 @@ impl Core {
             if outlets {
                 self.cover_early();
             }
-            return Ok(());
+            return;
         }
         match event {
             DiscoveryEvent::Found(interface) if self.is_ignored(&interface) => {}
@@ -339,7 +337,7 @@ impl Core {
             }
             DiscoveryEvent::NodeAddresses(addresses) => {
                 self.index.apply(Event::NodeAddressesFound(addresses));
-                self.settle_node_addresses()?;
+                self.settle_node_addresses();
             }
             DiscoveryEvent::Outlets(outlets) => {
                 self.outlets = outlets;
@@ -350,7 +348,6 @@ impl Core {
             DiscoveryEvent::FirstComplete => {}
         }
         self.plan();
-        Ok(())
     }
 
     /// Brings what the index wants into force. A plan that replaces tables is followed by one that
@@ -469,6 +466,17 @@ impl Core {
         self.backends_due = true;
         self.look_for_bypass();
         self.look_after_marks();
+        self.forget_services(Instant::now());
+    }
+
+    /// Forgets Services that proxies have had time to forget.
+    fn forget_services(&mut self, now: Instant) {
+        // Before all Services are known, those that no object names may be there.
+        let lingers = self.armed && self.source.is_live() && self.index.services().lingers();
+        if self.lingering.is_over(lingers, now) {
+            self.index.apply(Event::ProxiesHadTime);
+            self.plan();
+        }
     }
 
     /// Events that could not be decoded.

@@ -2,6 +2,7 @@
 
 mod announce;
 pub mod api;
+mod backends;
 mod begin;
 mod break_glass;
 mod bypass;
@@ -13,6 +14,7 @@ mod gaps;
 mod handover;
 mod holds;
 mod hooks;
+mod lingering;
 mod names;
 mod observer;
 mod open_gate;

@@ -260,7 +260,12 @@ async fn serve(
         rivals: RivalWatch::new(args.dirs.bpf_dir.clone()),
         observing,
     };
-    let about = report::About { node, instance: args.instance.clone(), started };
+    let about = report::About {
+        node,
+        instance: args.instance.clone(),
+        started,
+        service_entries: args.service_entries,
+    };
     owning.set(true);
     let result =
         own(&mut core, &mut discovery, asked, &about, &mut beside, told_to_end.clone()).await;
@@ -353,7 +358,7 @@ async fn own(
                 let update = core.source.refresh();
                 core.source_changed(update)?;
             }
-            event = discovery.next() => core.discovered(event?)?,
+            event = discovery.next() => core.discovered(event?),
             () = told_of_sandboxes(core.cni.as_mut()) => core.sandboxes_changed(),
             question = asked.questions.recv() => match question {
                 Some(question) => waiting.extend(ask(core, discovery, question, about)?),

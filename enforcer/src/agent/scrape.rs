@@ -21,10 +21,12 @@ use crate::{
 const RESOURCES: [&str; 7] =
     ["pods", "local pods", "namespaces", "networkpolicies", "nodes", "services", "endpointslices"];
 /// Maps, as the status names them.
-const MAPS: [&str; 7] = [
+const MAPS: [&str; 9] = [
     abi::MAP_ENDPOINTS,
+    abi::MAP_NODE_ADDRS,
     abi::MAP_PEERS,
     "CIDRS",
+    abi::MAP_SERVICES,
     abi::MAP_ROWS,
     abi::MAP_INTERVALS,
     "CT (half-open)",

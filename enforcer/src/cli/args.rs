@@ -166,7 +166,7 @@ pub struct AgentArgs {
         value_parser = clap::value_parser!(u32).range(1024..=1 << 26)
     )]
     pub conntrack_entries: u32,
-    /// Addresses and ports of Services that the node can know; a map that is there keeps its size
+    /// Addresses and ports of Services that the node can know; namespaces share them
     #[arg(
         long,
         value_name = "N",

@@ -1,11 +1,14 @@
 //! The maps by their types, and the shapes that pins are checked against.
 
-use std::{fmt, net::IpAddr};
+use std::{fmt, net::IpAddr, os::fd::AsFd as _};
 
 use aya::sys::SyscallError;
 use aya::{
-    Ebpf,
-    maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf, lpm_trie::Key},
+    Ebpf, Pod,
+    maps::{
+        Array, HashMap, IterableMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf,
+        lpm_trie::Key,
+    },
 };
 use enforcer_common::abi::{
     self, Addr, AddrKey, Backend, COUNTER_SLOTS, Cidr4, Cidr6, ClassId, Control, CtEntry, CtKey4,
@@ -121,6 +124,18 @@ fn shared(
         Map::Array(data) => SharedArray::map(data.fd(), entries, stride),
         _ => Err(DataplaneError::Missing { what: "array map", name }),
     }
+}
+
+/// The same map once more, for another thread.
+pub(super) fn second_handle<K: Pod, V: Pod>(
+    map: &HashMap<MapData, K, V>,
+    name: &'static str,
+) -> Result<HashMap<MapData, K, V>, DataplaneError> {
+    let fd = IterableMap::map(map).fd().as_fd().try_clone_to_owned();
+    let fd =
+        fd.map_err(|source| DataplaneError::System { operation: "duplicating a map", source })?;
+    let data = MapData::from_fd(fd).map_err(|source| failed("open", name, source))?;
+    HashMap::try_from(Map::HashMap(data)).map_err(|source| failed("open", name, source))
 }
 
 /// Says which operation on which map failed.

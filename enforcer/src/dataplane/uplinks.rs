@@ -174,6 +174,17 @@ impl Kernel {
             && let Some(id) = self.out_program()
         {
             let _gone = remove::delete_filters(ifindex, &[id]);
+            // One that is a pod's now needs its qdisc.
+            if let Some(state_dir) = &self.state_dir
+                && !self.attached.contains_key(&ifindex)
+            {
+                // What stays is removed with everything else.
+                let _stays = if is_gone(ifindex) {
+                    remove::delete(&attach::made_clsact(state_dir, ifindex))
+                } else {
+                    remove::delete_unused_clsact(ifindex, state_dir)
+                };
+            }
         }
     }
 
@@ -181,6 +192,10 @@ impl Kernel {
     fn tidy(&mut self, wanted: &BTreeMap<u32, Arc<str>>) {
         if std::mem::replace(&mut self.uplinks.tidy, true) {
             return;
+        }
+        if let Some(state_dir) = &self.state_dir {
+            // As below.
+            let _stays = remove::forget_absent_clsacts(state_dir);
         }
         let Some(pins) = &self.pins else { return };
         let keep: BTreeSet<PathBuf> = wanted.keys().map(|ifindex| path(pins, *ifindex)).collect();

@@ -58,9 +58,14 @@ impl Node {
     }
 
     pub(crate) fn agent_with(&self, attach: AttachMode) -> Kernel {
+        self.agent_noting(attach, None)
+    }
+
+    /// With a folder for its notes.
+    pub(crate) fn agent_noting(&self, attach: AttachMode, notes: Option<&Path>) -> Kernel {
         let (kernel, _rings) = Kernel::open(&KernelConfig {
             bpf_dir: Some(self.dir.clone()),
-            state_dir: None,
+            state_dir: notes.map(Path::to_owned),
             attach,
             conntrack_entries: 4096,
             service_entries: 1024,

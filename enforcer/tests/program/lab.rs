@@ -110,9 +110,8 @@ impl Lab {
         })
         .unwrap_or_else(|e| panic!("{e}: {:?}", std::error::Error::source(&e)));
         let mut lab = Self { kernel, rings, counters: Vec::new() };
-        lab.kernel
-            .set_node_addresses([(IpAddr::from(NODE4), NodeAddress::NodePorts)].into())
-            .unwrap();
+        let node = [(IpAddr::from(NODE4), NodeAddress::NodePorts)].into();
+        assert!(lab.kernel.set_node_addresses(node).failures.is_empty());
         lab.counters = lab.kernel.counters().unwrap();
         let [ingress, egress] = rows;
         lab.plan(Plan {

@@ -110,3 +110,61 @@ fn a_pods_filter_is_not_replaced_by_that_of_an_outlet_but_replaces_it() {
     let pods = programs(OUTLET, Parent::Egress);
     assert!(pods.len() == 1 && pods.is_disjoint(&after), "the pod's takes its place");
 }
+
+#[test]
+fn a_qdisc_that_was_made_for_an_outlet_goes_and_so_does_its_note() {
+    let node = Node::new();
+    let notes = tempfile::tempdir().unwrap();
+    let agent = || node.agent_noting(AttachMode::Clsact, Some(notes.path()));
+    let noted = || notes.path().join("clsact").join(OUTLET.to_string()).exists();
+    let outlets = outlet();
+    let none = BTreeMap::new();
+    let mut first = agent();
+
+    // It is no outlet any more.
+    cover(&mut first, &outlets, Cover::Changed);
+    assert!(noted() && tc::has_clsact(OUTLET).unwrap());
+    cover(&mut first, &none, Cover::Changed);
+    assert!(!noted() && !tc::has_clsact(OUTLET).unwrap());
+
+    // It has become a pod's, which needs it.
+    cover(&mut first, &outlets, Cover::Changed);
+    let pod = EndpointPlan {
+        ifindex: OUTLET,
+        interface: "outlet".into(),
+        ..endpoint(TABLE, BOTH, false)
+    };
+    let set = Plan { endpoints_set: vec![pod], ..Plan::default() };
+    assert_eq!(first.apply(&set).failures, Vec::<String>::new());
+    cover(&mut first, &outlets, Cover::Changed);
+    assert!(noted() && tc::has_clsact(OUTLET).unwrap());
+    first.apply(&Plan { endpoints_removed: vec![OUTLET], ..Plan::default() });
+    ip(&["link", "del", "outlet"]);
+    assert!(!noted());
+
+    // It has gone, while an agent ran and while none did.
+    let outlets = outlet();
+    cover(&mut first, &outlets, Cover::Changed);
+    assert!(noted());
+    ip(&["link", "del", "outlet"]);
+    cover(&mut first, &none, Cover::Changed);
+    assert!(!noted());
+    let outlets = outlet();
+    cover(&mut first, &outlets, Cover::Changed);
+    assert!(noted());
+    drop(first);
+    ip(&["link", "del", "outlet"]);
+    cover(&mut agent(), &none, Cover::Changed);
+    assert!(!noted());
+
+    // Another's is left alone.
+    let outlets = outlet();
+    ip(&["link", "set", "outlet", "up"]);
+    let mut make = std::process::Command::new("tc");
+    let made = make.args(["qdisc", "add", "dev", "outlet", "clsact"]).status().unwrap();
+    assert!(made.success());
+    let mut last = agent();
+    cover(&mut last, &outlets, Cover::Changed);
+    cover(&mut last, &none, Cover::Changed);
+    assert!(tc::has_clsact(OUTLET).unwrap() && programs(OUTLET, Parent::Egress).is_empty());
+}

@@ -10,6 +10,7 @@ mod reuse;
 mod scale;
 mod scenarios;
 mod semantics;
+mod service_room;
 mod service_status;
 mod services;
 mod start_streams;
