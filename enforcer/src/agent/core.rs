@@ -24,7 +24,7 @@ use crate::{
         plan::Plan,
     },
     dataplane::{
-        self, Cover, DataplaneError, Kernel, RingMaps,
+        self, Cover, DataplaneError, FlowEvents, Kernel, RingMaps,
         netlink::{DiscoveryEvent, conntrack},
     },
     flow::{decode, directory::Directory, event::enrich, pending::Pending, ring::FlowRing},
@@ -142,6 +142,8 @@ pub(super) struct Parts {
     pub(super) not_pods: Vec<String>,
     /// What holds for pods whose namespace says nothing.
     pub(super) enforcement: Enforcement,
+    /// Which events the kernel tells, and of how many allowed flows one.
+    pub(super) told: (FlowEvents, u32),
     /// Which of the node's addresses serve node ports.
     pub(super) node_ports: NodePortAddresses,
     /// Where the socket is, and what must survive.
@@ -152,7 +154,8 @@ impl Core {
     /// Takes over what an earlier agent left, or starts from nothing.
     pub(super) fn new(parts: Parts) -> Self {
         let Parts { kernel, rings, source, cni, flows, wall_offset, dirs, .. } = parts;
-        let Parts { node, start, dns, metrics, not_pods, enforcement, node_ports, .. } = parts;
+        let Parts { node, start, dns, metrics, not_pods, enforcement, told, node_ports, .. } =
+            parts;
         let unsaved = match &source {
             Source::Kubernetes(source) => {
                 Some(Journal::open(&dirs.run_dir, &dirs.state_dir, &source.identity().boot))
@@ -160,6 +163,8 @@ impl Core {
             Source::Manifests(_) => None,
         };
         kernel.audit_unknown(enforcement == Enforcement::Audit);
+        let (events, one_of) = told;
+        kernel.tell_flows(events, one_of);
         let index = Index::new(IndexConfig {
             class_key: kernel.class_key(),
             first_table: kernel.first_table(),
@@ -462,7 +467,7 @@ impl Core {
         let now = dataplane::monotonic();
         let mut tell = |told| flows.push(enrich(told, directory, *wall_offset));
         to_services.look(now, &mut tell, |take| {
-            rings.drain(|bytes| match decode::decode(bytes) {
+            let mut each = |bytes: &[u8]| match decode::decode(bytes) {
                 Ok(raw) => take(raw),
                 Err(error) => {
                     if *undecodable == 0 {
@@ -470,7 +475,8 @@ impl Core {
                     }
                     *undecodable += 1;
                 }
-            })
+            };
+            rings.drain(&mut each) + rings.sweep_drops(now, &mut each)
         })
     }
 

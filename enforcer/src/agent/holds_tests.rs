@@ -15,7 +15,7 @@ use crate::{
     cli::{StartMode, args::DirArgs},
     cluster::{Enforcement, NodePortAddresses, event::ObjectKey},
     dataplane::{
-        AttachMode, Kernel, KernelConfig,
+        AttachMode, FlowEvents, Kernel, KernelConfig,
         netlink::{
             DiscoveryEvent, tcx,
             testing::{Namespace, block_on, ifindex, sh},
@@ -105,6 +105,7 @@ async fn agent(dir: &Path) -> (Core, Discovery) {
         },
         metrics: Metrics::new(Instant::now()),
         not_pods: Vec::new(),
+        told: (FlowEvents::All, 1),
         enforcement: Enforcement::Enforce,
         node_ports: NodePortAddresses::default(),
         dirs: DirArgs {

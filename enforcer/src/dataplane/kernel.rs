@@ -12,7 +12,7 @@ use aya::{Ebpf, programs::SchedClassifier};
 use enforcer_common::abi::{
     COUNTER_SLOTS, CtEntry, CtKey4, CtKey6, Direction, INTERVAL_SLOTS, Interval, MAP_CT4, MAP_META,
     MAP_NODE_ADDRS, Meta, NODE_SERVES_PORTS, PROG_NODE_EGRESS, PolicyWord, RowKey, ServiceKey,
-    TABLE_MASK, lane,
+    TABLE_MASK,
 };
 
 use super::{
@@ -416,22 +416,6 @@ impl Kernel {
             })
             .collect::<Result<_, _>>()
             .map_err(|error| failed("read", enforcer_common::abi::MAP_COUNTERS, error))
-    }
-
-    /// Events lost by lane, summed over CPUs.
-    ///
-    /// # Errors
-    /// If the map cannot be read.
-    pub fn lost(&self) -> Result<[u64; lane::COUNT as usize], DataplaneError> {
-        let mut lost = [0; lane::COUNT as usize];
-        for (index, sum) in (0..).zip(&mut lost) {
-            let values = self.maps.lost.get(&index, 0);
-            *sum = values
-                .map_err(|error| failed("read", enforcer_common::abi::MAP_LOST, error))?
-                .iter()
-                .sum();
-        }
-        Ok(lost)
     }
 
     /// Whether an endpoint is closed because its plan is not whole.

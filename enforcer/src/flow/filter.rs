@@ -128,7 +128,9 @@ impl Filter {
                     matches!(flow.raw.kind, EventKind::Verdict | EventKind::Pending)
                         || flow.verdict() == Verdict::Audit
                 },
-                "trace" => |flow: &Flow| flow.raw.kind == EventKind::Trace,
+                "trace" => {
+                    |flow: &Flow| matches!(flow.raw.kind, EventKind::Trace | EventKind::Close)
+                }
                 _ => return Err("must be drop, policy-verdict or trace"),
             })
         })?;

@@ -2,6 +2,7 @@
 //! counter that moves and every event that is told.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod closings;
 mod connections;
 mod fragments;
 mod hostile;
@@ -14,3 +15,4 @@ mod records;
 mod senders;
 mod service_map;
 mod spared;
+mod storms;

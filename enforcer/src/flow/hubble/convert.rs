@@ -58,10 +58,10 @@ fn json(flow: &Flow, node: &str) -> FlowJson {
     let verdict = flow.verdict();
     let dropped = verdict == Verdict::Dropped;
     let code = raw.reason.hubble_code();
-    let trace = raw.kind == EventKind::Trace;
+    let trace = matches!(raw.kind, EventKind::Trace | EventKind::Close);
     let (kind, sub_type) = match raw.kind {
         _ if verdict == Verdict::Audit => (TYPE_POLICY_VERDICT, 0),
-        EventKind::Trace => (TYPE_TRACE, if is_ingress(raw) { 0 } else { 5 }),
+        EventKind::Trace | EventKind::Close => (TYPE_TRACE, if is_ingress(raw) { 0 } else { 5 }),
         EventKind::Drop => (TYPE_DROP, i32::try_from(code).unwrap_or(0)),
         EventKind::Verdict | EventKind::Pending | EventKind::Unknown(_) => {
             (TYPE_POLICY_VERDICT, i32::try_from(code).unwrap_or(0))
