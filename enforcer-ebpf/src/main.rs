@@ -10,6 +10,9 @@
 #![feature(asm_experimental_arch)]
 
 mod aging;
+mod atomic;
+mod drops;
+mod end;
 mod event;
 mod flow;
 mod fragment;

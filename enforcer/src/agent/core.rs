@@ -25,7 +25,7 @@ use crate::{
         plan::Plan,
     },
     dataplane::{
-        self, Cover, DataplaneError, Kernel,
+        self, Cover, DataplaneError, FlowEvents, Kernel,
         netlink::{DiscoveryEvent, conntrack},
     },
     flow::{nodes::Nodes, thread::FlowsThread},
@@ -146,6 +146,8 @@ pub(super) struct Parts {
     pub(super) not_pods: Vec<String>,
     /// What holds for pods whose namespace says nothing.
     pub(super) enforcement: Enforcement,
+    /// Which events the kernel tells, and of how many allowed flows one.
+    pub(super) told: (FlowEvents, u32),
     /// Which of the node's addresses serve node ports.
     pub(super) node_ports: NodePortAddresses,
     /// Where the socket is, and what must survive.
@@ -156,7 +158,8 @@ impl Core {
     /// Takes over what an earlier agent left, or starts from nothing.
     pub(super) fn new(parts: Parts) -> Self {
         let Parts { kernel, source, cni, flows, nodes, wall_offset, dirs, .. } = parts;
-        let Parts { node, start, dns, metrics, not_pods, enforcement, node_ports, .. } = parts;
+        let Parts { node, start, dns, metrics, not_pods, enforcement, told, node_ports, .. } =
+            parts;
         let unsaved = match &source {
             Source::Kubernetes(source) => {
                 Some(Journal::open(&dirs.run_dir, &dirs.state_dir, &source.identity().boot))
@@ -164,6 +167,8 @@ impl Core {
             Source::Manifests(_) => None,
         };
         kernel.audit_unknown(enforcement == Enforcement::Audit);
+        let (events, one_of) = told;
+        kernel.tell_flows(events, one_of);
         let index = Index::new(IndexConfig {
             class_key: kernel.class_key(),
             first_table: kernel.first_table(),

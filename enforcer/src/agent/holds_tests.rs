@@ -15,7 +15,7 @@ use crate::{
     cli::{StartMode, args::DirArgs},
     cluster::{Enforcement, NodePortAddresses, event::ObjectKey},
     dataplane::{
-        self, AttachMode, Kernel, KernelConfig,
+        self, AttachMode, FlowEvents, Kernel, KernelConfig,
         netlink::{
             DiscoveryEvent, tcx,
             testing::{Namespace, block_on, ifindex, sh},
@@ -106,6 +106,7 @@ async fn agent(dir: &Path) -> (Core, Discovery) {
         },
         metrics: Metrics::new(Instant::now()),
         not_pods: Vec::new(),
+        told: (FlowEvents::All, 1),
         enforcement: Enforcement::Enforce,
         node_ports: NodePortAddresses::default(),
         dirs: DirArgs {

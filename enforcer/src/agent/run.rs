@@ -243,6 +243,7 @@ async fn serve(
         metrics: metrics.clone(),
         not_pods: args.ignore_interface.clone(),
         enforcement: args.enforcement,
+        told: (args.flow_events, args.flow_sampling),
         node_ports: args.nodeport_addresses,
         dirs: args.dirs.clone(),
     });

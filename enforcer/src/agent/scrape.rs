@@ -41,6 +41,7 @@ pub(super) fn snapshot(core: &Core) -> Snapshot {
 fn kernel(core: &Core) -> KernelSnapshot {
     let maps = report::maps(core);
     let lost = core.kernel.lost().unwrap_or_default();
+    let untold = core.kernel.untold().unwrap_or_default();
     KernelSnapshot {
         packets: packets(core),
         maps: MAPS
@@ -52,6 +53,8 @@ fn kernel(core: &Core) -> KernelSnapshot {
             .collect(),
         lost_verdict_events: lost[0],
         lost_trace_events: lost[1],
+        untold_verdict_events: untold[0],
+        untold_trace_events: untold[1],
     }
 }
 

@@ -19,7 +19,7 @@ use crate::{
         Enforcement, NodePortAddresses,
         event::{ObjectKey, StartPolicy},
     },
-    dataplane::AttachMode,
+    dataplane::{AttachMode, FlowEvents},
     gate,
     metrics::MetricsAddress,
 };
@@ -190,6 +190,18 @@ pub struct AgentArgs {
         value_parser = clap::value_parser!(u32).range(1..=1 << 24)
     )]
     pub flow_buffer: u32,
+    /// Which flow events the kernel tells
+    #[arg(long, value_enum, env = "ENFORCER_FLOW_EVENTS", default_value_t)]
+    pub flow_events: FlowEvents,
+    /// Of how many allowed flows one is told, and its replies and end; drops always are
+    #[arg(
+        long,
+        value_name = "N",
+        env = "ENFORCER_FLOW_SAMPLING",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
+    pub flow_sampling: u32,
     /// What is logged: error, warn, info, debug, trace, or directives such as enforcer::source=debug
     #[arg(long, value_name = "LEVEL", env = "ENFORCER_LOG_LEVEL", default_value = "info")]
     pub log_level: String,

@@ -11,7 +11,7 @@ use std::{
 use aya::{Ebpf, programs::SchedClassifier};
 use enforcer_common::abi::{
     COUNTER_SLOTS, CtEntry, CtKey4, CtKey6, Direction, INTERVAL_SLOTS, Interval, MAP_CT4, MAP_META,
-    Meta, NODE_ADDRESSES, PROG_NODE_EGRESS, PolicyWord, RowKey, TABLE_MASK, lane,
+    Meta, NODE_ADDRESSES, PROG_NODE_EGRESS, PolicyWord, RowKey, TABLE_MASK,
 };
 
 use super::{
@@ -403,22 +403,6 @@ impl Kernel {
             })
             .collect::<Result<_, _>>()
             .map_err(|error| failed("read", enforcer_common::abi::MAP_COUNTERS, error))
-    }
-
-    /// Events lost by lane, summed over CPUs.
-    ///
-    /// # Errors
-    /// If the map cannot be read.
-    pub fn lost(&self) -> Result<[u64; lane::COUNT as usize], DataplaneError> {
-        let mut lost = [0; lane::COUNT as usize];
-        for (index, sum) in (0..).zip(&mut lost) {
-            let values = self.maps.lost.get(&index, 0);
-            *sum = values
-                .map_err(|error| failed("read", enforcer_common::abi::MAP_LOST, error))?
-                .iter()
-                .sum();
-        }
-        Ok(lost)
     }
 
     /// Whether an endpoint is closed because its plan is not whole.

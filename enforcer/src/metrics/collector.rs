@@ -55,7 +55,8 @@ impl Collector for SnapshotCollector {
 }
 
 fn encode_kernel(encoder: &mut DescriptorEncoder<'_>, kernel: &KernelSnapshot) -> fmt::Result {
-    let KernelSnapshot { packets, maps, lost_verdict_events, lost_trace_events } = kernel;
+    let KernelSnapshot { packets, maps, lost_verdict_events, lost_trace_events, .. } = kernel;
+    let KernelSnapshot { untold_verdict_events, untold_trace_events, .. } = kernel;
     let mut counted: HashMap<(Verdict, Reason, usize), u64> = HashMap::new();
     for one in packets {
         let count = counted.entry((one.verdict, one.reason, one.direction as usize)).or_default();
@@ -105,6 +106,13 @@ fn encode_kernel(encoder: &mut DescriptorEncoder<'_>, kernel: &KernelSnapshot) -
         "lost_events",
         "Events that were lost because their ring was full",
         [("verdict", *lost_verdict_events), ("trace", *lost_trace_events)]
+            .map(|(lane, events)| ([("lane", lane)], events)),
+    )?;
+    counters(
+        encoder,
+        "untold_events",
+        "Events that were not told because of --flow-events or --flow-sampling",
+        [("verdict", *untold_verdict_events), ("trace", *untold_trace_events)]
             .map(|(lane, events)| ([("lane", lane)], events)),
     )
 }

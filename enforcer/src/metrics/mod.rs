@@ -183,6 +183,8 @@ mod tests {
                 maps: vec![MapUse { map: "PEERS", entries: 64, max_entries: 256 }],
                 lost_verdict_events: 3,
                 lost_trace_events: 4,
+                untold_verdict_events: 5,
+                untold_trace_events: 6,
             },
             state: StateSnapshot {
                 revision: 17,
@@ -236,6 +238,8 @@ mod tests {
             ("enforcer_map_pressure_ratio{map=\"PEERS\"}", "0.25"),
             ("enforcer_lost_events_total{lane=\"verdict\"}", "3"),
             ("enforcer_lost_events_total{lane=\"trace\"}", "4"),
+            ("enforcer_untold_events_total{lane=\"verdict\"}", "5"),
+            ("enforcer_untold_events_total{lane=\"trace\"}", "6"),
             ("enforcer_endpoints{state=\"enforced\"}", "5"),
             ("enforcer_endpoints{state=\"locked\"}", "1"),
             ("enforcer_endpoints{state=\"closed\"}", "0"),

@@ -87,6 +87,10 @@ pub struct KernelSnapshot {
     pub lost_verdict_events: u64,
     /// Events of traces that were lost because the ring was full.
     pub lost_trace_events: u64,
+    /// Events of verdicts that were not told, by `--flow-events` and `--flow-sampling`.
+    pub untold_verdict_events: u64,
+    /// Events of traces that were not told, likewise.
+    pub untold_trace_events: u64,
 }
 
 /// Local pod interfaces by what is in force on them.

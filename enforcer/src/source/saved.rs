@@ -24,7 +24,8 @@ use crate::{
     cluster::{
         Remembered,
         event::{
-            EndpointSlice, Labels, NamedPort, Namespace, ObjectKey, Pod, Protocol, Service, Workload,
+            EndpointSlice, Labels, NamedPort, Namespace, ObjectKey, Pod, Protocol, Service,
+            Workload,
         },
     },
 };

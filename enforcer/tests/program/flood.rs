@@ -54,7 +54,7 @@ impl Flood {
     fn deny(&mut self, number: u32) {
         let [_, a, b, c] = number.to_be_bytes();
         let packet = tcp([10, 128 | a, b, c], POD4, (40_000, 443), SYN);
-        assert_eq!(self.lab.send(Direction::Ingress, &packet), DROP);
+        assert_eq!(self.lab.send(Direction::Ingress, &packet, 2), DROP);
         self.sent[lane::VERDICT as usize] += 1;
     }
 
@@ -69,7 +69,7 @@ impl Flood {
                 Direction::Ingress => tcp(FRIEND4, POD4, (40_000, 80), flags),
                 Direction::Egress => tcp(POD4, FRIEND4, (80, 40_000), flags),
             };
-            assert_eq!(self.lab.send(direction, &packet), PASS);
+            assert_eq!(self.lab.send(direction, &packet, 2), PASS);
         }
     }
 

@@ -256,7 +256,8 @@ fn udp_and_ipv6_are_judged_for_their_own_backends() {
 fn a_node_port_is_a_service_on_the_addresses_that_serve_it() {
     let to_node = |port| tcp(POD4, NODE4, (40_000, port), SYN);
     let purpose = |lab: &mut Lab, purpose| {
-        lab.kernel.set_node_addresses([(IpAddr::from(NODE4), purpose)].into()).unwrap();
+        let applied = lab.kernel.set_node_addresses([(IpAddr::from(NODE4), purpose)].into());
+        assert!(applied.failures.is_empty());
     };
     let mut lab = lab(vec![mixed(ANY_NODE_ADDRESS, TCP)]);
     lab.expect(Egress, &to_node(80), Reason::Pending, true);

@@ -186,7 +186,7 @@ pub fn event_type(flow: &Flow) -> CiliumEventType {
     let code = i32::try_from(raw.reason.hubble_code()).unwrap_or(0);
     let (r#type, sub_type) = match raw.kind {
         _ if flow.verdict() == Verdict::Audit => (TYPE_POLICY_VERDICT, 0),
-        EventKind::Trace => (TYPE_TRACE, if is_ingress(raw) { 0 } else { 5 }),
+        EventKind::Trace | EventKind::Close => (TYPE_TRACE, if is_ingress(raw) { 0 } else { 5 }),
         EventKind::Drop => (TYPE_DROP, code),
         EventKind::Verdict | EventKind::Pending | EventKind::Unknown(_) => {
             (TYPE_POLICY_VERDICT, code)
