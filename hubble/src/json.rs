@@ -1,11 +1,16 @@
 //! The JSON form of messages: proto3 JSON with the fields' own names, as Hubble writes and reads
 //! it. Numbers of 64 bits are strings, enums are names (numbers, where a number has no name).
 
+use std::io;
+
 use prost::Message;
 use prost_reflect::{
     DeserializeOptions, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, SerializeOptions,
 };
-use serde_json::Value;
+use serde_json::{
+    Value,
+    ser::{CompactFormatter, Formatter},
+};
 
 use crate::{
     descriptors,
@@ -115,11 +120,26 @@ fn descriptor<M: Json>() -> MessageDescriptor {
 pub fn to_string<M: Json>(message: &M) -> Result<String, JsonError> {
     let dynamic = DynamicMessage::decode(descriptor::<M>(), &*message.encode_to_vec())
         .map_err(|source| JsonError::Details { message: M::NAME, source })?;
-    let mut out = serde_json::Serializer::new(Vec::with_capacity(1024));
+    let mut out = serde_json::Serializer::with_formatter(Vec::with_capacity(1024), WholeNumbers);
     let options = SerializeOptions::new().use_proto_field_name(true);
     let form = |source| JsonError::Form { message: M::NAME, source };
     dynamic.serialize_with_options(&mut out, &options).map_err(form)?;
     Ok(String::from_utf8(out.into_inner()).expect("a serializer of JSON writes UTF-8"))
+}
+
+/// Writes doubles that are whole numbers without a fraction, as Hubble does: all numbers in details
+/// are doubles.
+struct WholeNumbers;
+
+impl Formatter for WholeNumbers {
+    fn write_f64<W: io::Write + ?Sized>(&mut self, out: &mut W, value: f64) -> io::Result<()> {
+        // Up to here every whole number has a double of its own.
+        if value.fract() == 0.0 && value.abs() <= 9_007_199_254_740_992.0 {
+            write!(out, "{value:.0}")
+        } else {
+            CompactFormatter.write_f64(out, value)
+        }
+    }
 }
 
 /// The message that a piece of JSON says.

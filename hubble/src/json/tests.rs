@@ -14,7 +14,15 @@ use crate::{
 
 fn details() -> Any {
     let text = prost_types::Value { kind: Some(StructKind::StringValue("PolicyDenied".into())) };
-    let details = Struct { fields: BTreeMap::from([("reason".to_owned(), text)]) };
+    let number = |number| prost_types::Value { kind: Some(StructKind::NumberValue(number)) };
+    let details = Struct {
+        fields: BTreeMap::from([
+            ("reason".to_owned(), text),
+            ("bytes".to_owned(), number(60.0)),
+            ("rtt".to_owned(), number(0.5)),
+            ("large".to_owned(), number(1e300)),
+        ]),
+    };
     Any {
         type_url: "type.googleapis.com/google.protobuf.Struct".into(),
         value: details.encode_to_vec(),
@@ -62,7 +70,7 @@ fn a_flow_has_hubbles_json() {
             "Summary": "TCP Flags: SYN",
             "extensions": {
                 "@type": "type.googleapis.com/google.protobuf.Struct",
-                "value": {"reason": "PolicyDenied"},
+                "value": {"reason": "PolicyDenied", "bytes": 60, "rtt": 0.5, "large": 1e300},
             },
         },
         "node_name": "default/w1",

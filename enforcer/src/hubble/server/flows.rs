@@ -71,7 +71,7 @@ pub(super) async fn answer(shared: Arc<Shared>, wish: Wish, answer: Answer) {
         wish: &wish,
         answer: &answer,
         left: u64::MAX,
-        losses: Losses::default(),
+        losses: Losses::new(Instant::now()),
     };
     tokio::select! {
         // Told or gone: either ends it.
@@ -229,7 +229,7 @@ impl Stream<'_> {
     }
 
     async fn tell_losses(&mut self) -> Result<(), Over> {
-        for loss in self.losses.take() {
+        for loss in self.losses.take(Instant::now()) {
             let lost = convert::lost(&loss, &self.shared.observed.origin);
             self.send(Ok(lost)).await?;
         }
@@ -243,14 +243,19 @@ impl Stream<'_> {
 }
 
 /// Losses that are not told yet, by where they happened.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Losses {
     untold: Vec<Loss>,
-    told: Option<Instant>,
+    /// When the next may be told.
+    next: Instant,
     in_kernel_before: u64,
 }
 
 impl Losses {
+    fn new(now: Instant) -> Self {
+        Self { untold: Vec::new(), next: now, in_kernel_before: 0 }
+    }
+
     fn note(&mut self, source: LostEventSource, count: u64) {
         let time = now();
         match self.untold.iter_mut().find(|loss| loss.source == source) {
@@ -264,15 +269,12 @@ impl Losses {
 
     /// From when on they may be told; `None` if there are none.
     fn due(&self) -> Option<Instant> {
-        if self.untold.is_empty() {
-            return None;
-        }
-        Some(self.told.map_or_else(Instant::now, |told| told + BETWEEN_LOSSES))
+        (!self.untold.is_empty()).then_some(self.next)
     }
 
-    fn take(&mut self) -> Vec<Loss> {
+    fn take(&mut self, now: Instant) -> Vec<Loss> {
         if !self.untold.is_empty() {
-            self.told = Some(Instant::now());
+            self.next = now + BETWEEN_LOSSES;
         }
         std::mem::take(&mut self.untold)
     }
@@ -282,20 +284,20 @@ impl Losses {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn losses_are_added_up_and_told_once_a_second() {
-        let mut losses = Losses::default();
+    #[test]
+    fn losses_are_added_up_and_told_once_a_second() {
+        let start = Instant::now();
+        let mut losses = Losses::new(start);
         assert_eq!(losses.due(), None);
         losses.note(LostEventSource::HubbleRingBuffer, 3);
-        assert!(losses.due().unwrap() <= Instant::now());
-        assert_eq!(losses.take().iter().map(|loss| loss.count).collect::<Vec<_>>(), [3]);
+        assert_eq!(losses.due(), Some(start));
+        let counts = |losses: Vec<Loss>| losses.iter().map(|loss| loss.count).collect::<Vec<_>>();
+        assert_eq!(counts(losses.take(start)), [3]);
         losses.note(LostEventSource::HubbleRingBuffer, 1);
         losses.note(LostEventSource::PerfEventRingBuffer, 9);
         losses.note(LostEventSource::HubbleRingBuffer, 1);
-        assert_eq!(losses.due().unwrap() - Instant::now(), BETWEEN_LOSSES);
-        tokio::time::advance(BETWEEN_LOSSES).await;
-        assert!(losses.due().unwrap() <= Instant::now());
-        assert_eq!(losses.take().iter().map(|loss| loss.count).collect::<Vec<_>>(), [2, 9]);
-        assert_eq!((losses.take(), losses.due()), (Vec::new(), None));
+        assert_eq!(losses.due(), Some(start + BETWEEN_LOSSES));
+        assert_eq!(counts(losses.take(start + BETWEEN_LOSSES)), [2, 9]);
+        assert_eq!(losses.due(), None);
     }
 }
