@@ -5,8 +5,11 @@ use std::{
     convert::Infallible,
     fs::{self, Permissions},
     io,
-    net::SocketAddr,
-    os::unix::fs::{FileTypeExt, PermissionsExt},
+    net::{self, SocketAddr},
+    os::unix::{
+        fs::{FileTypeExt, PermissionsExt},
+        net as net_unix,
+    },
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -100,12 +103,12 @@ pub enum ListenError {
 #[derive(Debug)]
 pub(super) struct Listeners {
     unix: Unix,
-    tcp: Option<(TcpListener, Option<Arc<Acceptor>>)>,
+    tcp: Option<(net::TcpListener, Option<Arc<Acceptor>>)>,
 }
 
 #[derive(Debug)]
 struct Unix {
-    listener: UnixListener,
+    listener: net_unix::UnixListener,
     path: PathBuf,
 }
 
@@ -118,16 +121,15 @@ impl Drop for Unix {
 }
 
 impl Listeners {
-    /// Opens the sockets. To be called within a runtime.
+    /// Opens the sockets.
     pub(super) fn open(config: &Config, board: &Board) -> Result<Self, ListenError> {
         let unix = open_unix(&config.socket)?;
         let tcp = match &config.tcp {
             None => None,
             Some((address, security)) => {
                 let refused = |source| ListenError::Tcp { address: *address, source };
-                let listener = std::net::TcpListener::bind(address).map_err(refused)?;
+                let listener = net::TcpListener::bind(address).map_err(refused)?;
                 listener.set_nonblocking(true).map_err(refused)?;
-                let listener = TcpListener::from_std(listener).map_err(refused)?;
                 let acceptor = match security {
                     Security::Insecure => None,
                     Security::MutualTls(files) => {
@@ -148,19 +150,26 @@ impl Listeners {
     }
 
     /// Serves until dropped.
-    pub(super) async fn serve(self, router: Router, board: Board) {
+    ///
+    /// # Errors
+    /// If the runtime cannot wait for the sockets.
+    pub(super) async fn serve(self, router: Router, board: Board) -> io::Result<()> {
         let Self { unix, tcp } = self;
-        let unix = accept_unix(&unix, router.clone());
+        // The guard of the path stays here.
+        let listener = UnixListener::from_std(unix.listener.try_clone()?)?;
+        let local = accept_unix(&listener, router.clone());
         match tcp {
-            None => unix.await,
+            None => local.await,
             Some((listener, acceptor)) => {
+                let listener = TcpListener::from_std(listener)?;
                 tokio::join!(
-                    unix,
+                    local,
                     accept_tcp(&listener, acceptor.clone(), router),
                     look_at_files(acceptor, board)
                 );
             }
         }
+        Ok(())
     }
 }
 
@@ -169,7 +178,7 @@ fn open_unix(path: &Path) -> Result<Unix, ListenError> {
         let path = path.to_owned();
         move |source| ListenError::Unix { what, path, source }
     };
-    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+    if net_unix::UnixStream::connect(path).is_ok() {
         return Err(ListenError::InUse { path: path.to_owned() });
     }
     match fs::symlink_metadata(path) {
@@ -181,16 +190,17 @@ fn open_unix(path: &Path) -> Result<Unix, ListenError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(failed("look at")(error)),
     }
-    let listener = UnixListener::bind(path).map_err(failed("listen on"))?;
+    let listener = net_unix::UnixListener::bind(path).map_err(failed("listen on"))?;
     let unix = Unix { listener, path: path.to_owned() };
     fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(failed("set the mode of"))?;
+    unix.listener.set_nonblocking(true).map_err(failed("listen on"))?;
     Ok(unix)
 }
 
-async fn accept_unix(unix: &Unix, router: Router) {
+async fn accept_unix(listener: &UnixListener, router: Router) {
     let slots = Arc::new(Semaphore::new(MOST_CLIENTS));
     loop {
-        match unix.listener.accept().await {
+        match listener.accept().await {
             Ok((stream, _)) => {
                 if let Some(slot) = slot(&slots) {
                     tokio::spawn(serve(stream, router.clone(), slot));

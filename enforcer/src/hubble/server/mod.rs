@@ -20,7 +20,7 @@ use std::{
     io,
     net::SocketAddr,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64, mpsc},
     thread::{self, JoinHandle},
     time::{Instant, SystemTime},
 };
@@ -151,12 +151,7 @@ pub fn start(config: Config, observed: Observed) -> Result<Running, ListenError>
     let failed =
         |source: io::Error| ListenError::System { operation: "start the observer", source };
     let board = Board::default();
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-    let listeners = {
-        let _within = runtime.enter();
-        Listeners::open(&config, &board)?
-    };
+    let listeners = Listeners::open(&config, &board)?;
     let tcp = listeners.tcp_address();
     let reach = match (&config.tcp, tcp) {
         (Some((_, security)), Some(address)) => Reach::Port {
@@ -168,22 +163,39 @@ pub fn start(config: Config, observed: Observed) -> Result<Running, ListenError>
     };
     let shared = Shared { observed, reach, started: Instant::now() };
     let (end, ended) = oneshot::channel();
+    let (tell, started) = mpsc::channel();
     let thread = thread::Builder::new().name("observer".to_owned()).spawn({
         let board = board.clone();
-        move || {
-            runtime.block_on(async {
-                let router = Router::new(&shared).await;
-                tokio::select! {
-                    () = listeners.serve(router, board) => {}
-                    // Dropped is as good as told.
-                    _ = ended => {}
-                }
-            });
-            // Streams of clients end with their runtime.
+        // The runtime is made and dropped here: neither may happen within another one.
+        move || match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Err(error) => tell_started(&tell, Err(error)),
+            Ok(runtime) => {
+                tell_started(&tell, Ok(()));
+                runtime.block_on(run(listeners, &shared, board, ended));
+            }
         }
     });
     let thread = thread.map_err(failed)?;
-    Ok(Running { end: Some(end), thread: Some(thread), board, tcp })
+    let running = Running { end: Some(end), thread: Some(thread), board, tcp };
+    started.recv().unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into())).map_err(failed)?;
+    Ok(running)
+}
+
+fn tell_started(tell: &mpsc::Sender<io::Result<()>>, result: io::Result<()>) {
+    // Who started the thread waits for this.
+    let _waits = tell.send(result).is_ok();
+}
+
+/// Serves until told to end; streams of clients end with the runtime.
+async fn run(listeners: Listeners, shared: &Shared, board: Board, ended: oneshot::Receiver<()>) {
+    let router = Router::new(shared).await;
+    tokio::select! {
+        served = listeners.serve(router, board.clone()) => if let Err(error) = served {
+            board.set(vec![format!("flows are not served: {}", sentence(&error))]);
+        },
+        // Dropped is as good as told.
+        _ = ended => {}
+    }
 }
 
 /// Wall clock, ns since the epoch.
