@@ -80,6 +80,8 @@ fn measure(size: Size) -> Result<Vec<Row>, AnyError> {
     let mut service_reading = named();
     let mut real = named();
     let mut programs = program::Bench::new()?;
+    // What setting up has told.
+    turns(&mut real, programs.rings())?;
     for round in 0..size.rounds + 1 {
         let measured = [
             of_each(RECORDS, || {
