@@ -98,6 +98,7 @@ fn measure(size: Size) -> Result<Vec<Row>, BenchError> {
     }
     let look_up = samples[1].median();
     let insert = samples[2].median();
+    let established = samples[3].median();
     Ok(VARIANTS
         .into_iter()
         .zip(&samples)

@@ -71,7 +71,7 @@ pub const fn key6(key: &CtKey6) -> u32 {
 #[must_use]
 #[inline(always)]
 pub const fn is_told(hash: u32, one_of: u32) -> bool {
-    one_of <= 1 || hash % one_of == 0
+    one_of <= 1 || hash.is_multiple_of(one_of)
 }
 
 #[cfg(test)]

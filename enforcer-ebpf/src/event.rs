@@ -238,7 +238,7 @@ fn tell_drop(len: u32, state: &State, header: &Header, flow_remembers: bool) {
         return;
     };
     let event = &mut closed.event;
-    fill(event, skb, state, header);
+    fill(event, len, state, header);
     if flow_remembers {
         output(&VERDICT_RING, lane::VERDICT, event);
         return;
