@@ -2,6 +2,7 @@
 //! the thread's own on its processor, so that others on the machine count little.
 
 use std::{
+    fs,
     mem::size_of,
     net::{IpAddr, Ipv4Addr},
     panic::resume_unwind,
@@ -72,11 +73,15 @@ pub(crate) fn run(size: Size) -> Result<Vec<Row>, BenchError> {
 fn measure(size: Size) -> Result<Vec<Row>, AnyError> {
     let mut samples = [const { Samples::new() }; 4];
     let verdicts = images((0..RECORDS).map(verdict));
+    // First: what was freed before would be used again unseen.
+    let memory = memory(&verdicts)?;
     let services = images((0..RECORDS / 2).flat_map(to_service));
     let mut reading = named();
     let mut service_reading = named();
     let mut real = named();
     let mut programs = program::Bench::new()?;
+    // What setting up has told.
+    turns(&mut real, programs.rings())?;
     for round in 0..size.rounds + 1 {
         let measured = [
             of_each(RECORDS, || {
@@ -103,7 +108,29 @@ fn measure(size: Size) -> Result<Vec<Row>, AnyError> {
         ("the same from the kernel's ring, denied", goal),
     ];
     let rows = names.into_iter().zip(&samples);
-    Ok(rows.map(|((name, goal), samples)| Row::new(name, "ns a record", samples, goal)).collect())
+    let mut rows: Vec<_> =
+        rows.map(|((name, goal), samples)| Row::new(name, "ns a record", samples, goal)).collect();
+    let limit = Some(("the limit of 64 MiB", 64.0));
+    rows.push(Row::new("65,535 flows kept, in MiB", "MiB", &Samples::of(memory), limit));
+    Ok(rows)
+}
+
+/// By how much the process grows while the ring of flows fills, MiB.
+fn memory(verdicts: &[u8]) -> Result<f64, AnyError> {
+    let resident = || -> Result<f64, AnyError> {
+        let pages: f64 = fs::read_to_string("/proc/self/statm")?
+            .split(' ')
+            .nth(1)
+            .ok_or("no second number in statm")?
+            .parse()?;
+        Ok(pages * 4096.0 / f64::from(1 << 20))
+    };
+    let mut reading = named();
+    // Names, and what a turn needs for itself.
+    turns(&mut reading, &mut Prepared::new(&verdicts[..4096 * size_of::<Event>()]))?;
+    let before = resident()?;
+    turns(&mut reading, &mut Prepared::new(verdicts))?;
+    Ok(resident()? - before)
 }
 
 /// Time of this thread on its processor for each of `records`, ns; `work` says how many it did.

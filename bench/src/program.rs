@@ -11,7 +11,7 @@ use aya::{
 };
 use enforcer::{
     cluster::plan::{EndpointPlan, Plan},
-    dataplane::{AttachMode, Kernel, KernelConfig, RingMaps},
+    dataplane::{AttachMode, FlowEvents, Kernel, KernelConfig, RingMaps},
 };
 use enforcer_common::abi::{ACTION_ALLOW, Direction, Interval, RowKey, rule};
 use nix::sched::{CloneFlags, unshare};
@@ -29,14 +29,18 @@ const STRANGER: [u8; 4] = [10, 0, 0, 3];
 const CLASS: u64 = 7;
 
 /// What is measured, in the order of the table.
-const VARIANTS: [&str; 6] = [
+const VARIANTS: [&str; 7] = [
     "empty program",
     "parse + one LRU look-up",
     "parse + look-up + insert",
     "established packet",
     "new flow, allowed",
     "new flow, denied",
+    "established packet, events off",
 ];
+
+/// The variant in which the kernel tells nothing.
+const EVENTS_OFF: usize = 6;
 
 /// Rounds, and packets of each variant in one.
 #[derive(Clone, Copy, Debug)]
@@ -79,7 +83,7 @@ fn measure(size: Size) -> Result<Vec<Row>, BenchError> {
                 .map(|n| match variant {
                     0 | 1 => tcp(FRIEND, 1, 0x10),
                     2 | 4 => syn(round, n, FRIEND),
-                    3 => tcp(FRIEND, 1, 0x10),
+                    3 | EVENTS_OFF => tcp(FRIEND, 1, 0x10),
                     _ => syn(round, n, STRANGER),
                 })
                 .collect();
@@ -94,6 +98,7 @@ fn measure(size: Size) -> Result<Vec<Row>, BenchError> {
     }
     let look_up = samples[1].median();
     let insert = samples[2].median();
+    let established = samples[3].median();
     Ok(VARIANTS
         .into_iter()
         .zip(&samples)
@@ -101,6 +106,7 @@ fn measure(size: Size) -> Result<Vec<Row>, BenchError> {
         .map(|(n, (name, samples))| {
             let against = match n {
                 3 => Some(("parse + one LRU look-up", look_up)),
+                EVENTS_OFF => Some(("established packet", established)),
                 4 | 5 => Some(("parse + look-up + insert", insert)),
                 _ => None,
             };
@@ -204,6 +210,8 @@ impl Bench {
         let expected = if variant == 5 { 2 } else { -1 };
         let context = context();
         let Self { kernel, rings, baseline, .. } = self;
+        let events = if variant == EVENTS_OFF { FlowEvents::None } else { FlowEvents::All };
+        kernel.tell_flows(events, 1);
         let program = match variant {
             0 => program(baseline, "empty")?,
             1 => program(baseline, "look_up")?,

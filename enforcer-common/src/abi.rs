@@ -6,19 +6,23 @@
 //! [`ABI_VERSION`], which is part of the pin path: an agent never opens maps of another version.
 
 pub use crate::{
+    drops::{
+        DROP_COARSE_SLOTS, DROP_FINE_SLOTS, DROP_REGION, DROP_SLOTS, DROP_WAYS, DropSlot,
+        TELL_AGAIN, TELL_SPARED_AGAIN, drop_state,
+    },
     entry::{
         CT_AUDITED, CT_ESTABLISHED, CT_FROM_NODE, CT_FROM_POD, CT_HAIRPIN, CT_MASQUERADED,
         CT_REVOKED, CT_SERVICE, CT_SERVICE_LOCAL, CT_SERVICE_NODE, CT_UNKNOWN_ORIGIN, CtEntry,
-        CtKey4, CtKey6,
+        CtEntryV1, CtKey4, CtKey6, Traffic,
     },
     event::{
-        EVENT_AUDIT, EVENT_DISABLED, EVENT_MASQUERADED, EVENT_REPLY, EVENT_REVOKED,
-        EVENT_TRANSLATED, EVENT_UNPARSED, Event, ToldKey, event_kind,
+        Closed, EVENT_AUDIT, EVENT_DISABLED, EVENT_MASQUERADED, EVENT_REPLY, EVENT_REVOKED,
+        EVENT_TRANSLATED, EVENT_UNPARSED, Event, Totals, event_kind,
     },
     service::{
         ANY_NODE_ADDRESS, Backend, ClassPort, MARK_JUDGE, MARK_SERVICE, MARK_SLOT, MARK_TELL,
-        NODE_BACKENDS, NODE_SERVES_PORTS, NodeBackend, SERVICE_PAIRS, SVC_NODE_MANY, SVC_OTHERS,
-        Service, ServiceKey,
+        NODE_BACKENDS, NODE_SERVES_PORTS, NodeBackend, REST_OF_SERVICES, SERVICE_PAIRS, SVC_GONE,
+        SVC_NODE_MANY, SVC_OTHERS, Service, ServiceKey,
     },
     word::{PolicyWord, TABLE_MASK},
 };
@@ -29,6 +33,8 @@ pub const ABI_VERSION: u32 = 2;
 /// Slots in [`MAP_ENDPOINTS`]. An endpoint's slot is its number in `skb->tc_index` (16 bits) and
 /// slot 0 is never used, because 0 is what an untouched `tc_index` holds.
 pub const ENDPOINT_SLOTS: u32 = 4096;
+/// Addresses that the node itself can have: a proxy may give it every virtual address of Services.
+pub const NODE_ADDRESSES: u32 = 65_536;
 /// Intervals that all rows together can have.
 pub const INTERVAL_SLOTS: u32 = 1 << 19;
 /// Most intervals one row can have: every port of three protocols alone, and the rest.
@@ -65,17 +71,18 @@ pub const MAP_CT4: &str = "CT4";
 pub const MAP_CT6: &str = "CT6";
 /// LRU hash from [`FragKey`] to [`FragEntry`].
 pub const MAP_FRAGMENTS: &str = "FRAGMENTS";
-/// LRU hash from [`ToldKey`] to `u64`: when a would-be drop that leaves no flow was told last.
-pub const MAP_TOLD: &str = "TOLD";
+/// Array of [`DropSlot`], memory-mapped: drops by tuple, so that a storm of them is few events.
+pub const MAP_DROPS: &str = "DROPS";
 /// Array of one [`Control`], memory-mapped.
 pub const MAP_CONTROL: &str = "CONTROL";
 /// Per-CPU array of `u64`, indexed by [`counter_index`] and [`Spared::counter_index`].
 pub const MAP_COUNTERS: &str = "COUNTERS";
-/// Per-CPU array of `u64`, indexed by lane: events lost because a ring was full.
+/// Per-CPU array of `u64`: events lost because a ring was full by [`lane`], then those that were
+/// not told because nobody wants them ([`lane::UNTOLD`]).
 pub const MAP_LOST: &str = "LOST";
 /// Ring of [`Event`]: verdicts and drops.
 pub const MAP_VERDICT_RING: &str = "VERDICT_RING";
-/// Ring of [`Event`]: replies seen and connections closing.
+/// Ring of [`Event`] and [`Closed`]: replies seen, connections closing and flows that are over.
 pub const MAP_TRACE_RING: &str = "TRACE_RING";
 /// Array of one [`Meta`].
 pub const MAP_META: &str = "META";
@@ -86,6 +93,8 @@ pub const PROG_POD_EGRESS: &str = "pod_egress";
 pub const PROG_POD_INGRESS: &str = "pod_ingress";
 /// Program on the TC egress of every other interface: what can only be judged after translation.
 pub const PROG_NODE_EGRESS: &str = "node_egress";
+/// Program of netfilter where the node takes packets in for itself: the same for its processes.
+pub const PROG_NODE_INPUT: &str = "node_input";
 
 /// An address class: a hash of the set of selectors and CIDRs that an address matches. 0 is the
 /// class of an address that matches none, and the key of a table's fallback row.
@@ -182,6 +191,10 @@ pub mod lane {
     pub const TRACE: u32 = 1;
     /// Number of lanes.
     pub const COUNT: u32 = 2;
+    /// Added to a lane: its events that were not told, by [`super::Control`]'s wish.
+    pub const UNTOLD: u32 = COUNT;
+    /// Entries of [`super::MAP_LOST`].
+    pub const SLOTS: u32 = COUNT * 2;
 }
 
 /// [`Endpoint::flags`]: `addr4` holds an address.
@@ -241,8 +254,8 @@ pub struct Control {
     pub disabled_until: u64,
     /// `CONTROL_…` bits, written by the agent.
     pub flags: u32,
-    /// Zero.
-    pub _pad: u32,
+    /// One of so many allowed flows is told ([`crate::sample`]); 0 and 1 mean all.
+    pub sampling: u32,
 }
 
 /// [`Control::flags`]: interfaces without an endpoint are in audit.
@@ -252,6 +265,14 @@ pub const CONTROL_AUDIT: u32 = 1;
 pub const CONTROL_WRITING: u32 = 2;
 /// [`Control::flags`]: packets may leave by an interface without [`PROG_NODE_EGRESS`].
 pub const CONTROL_UNCOVERED: u32 = 4;
+/// [`Control::flags`]: there is, or was a moment ago, an entry [`REST_OF_SERVICES`].
+pub const CONTROL_REST: u32 = 8;
+/// [`Control::flags`]: replies, closing connections and flows that are over are not told.
+pub const CONTROL_NO_TRACES: u32 = 16;
+/// [`Control::flags`]: allowed flows are not told.
+pub const CONTROL_NO_VERDICTS: u32 = 32;
+/// [`Control::flags`]: drops are not told.
+pub const CONTROL_NO_DROPS: u32 = 64;
 
 /// What the programs write about one endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -460,7 +481,9 @@ no_padding! {
     Interval = u32, u32, u8, u8, u16;
     CtKey4 = u32, u32, u32, u16, u16, u32;
     CtKey6 = u32, [u32; 4], [u32; 4], u16, u16, u32;
-    CtEntry = u64, u64, u32, u32, u16, u8, u8, u8, u8, u16;
+    Traffic = u64, u64;
+    CtEntry = u64, u64, u32, u32, u16, u8, u8, u8, u8, u16, u32, u32, u64, Traffic, Traffic;
+    CtEntryV1 = u64, u64, u32, u32, u16, u8, u8, u8, u8, u16;
     FragKey = u32, u32, Addr, Addr, u32, u32;
     FragEntry = u64, u32, u32;
     ServiceKey = Addr, u16, u8, u8;
@@ -468,8 +491,12 @@ no_padding! {
     NodeBackend = Addr, u16, u16;
     Backend = u64, Addr, u16, [u16; 3], CtKey6, u32;
     Service = [ClassPort; SERVICE_PAIRS], ServiceKey, [NodeBackend; NODE_BACKENDS], u8, u8, u16;
-    ToldKey = Addr, Addr, u32, u16, u16, u16, u8, u8, u32;
-    Event = u64, Addr, Addr, u32, u32, u32, u32, u16, u16, u16, u16, u8, u8, u8, u8, u8, u8, u16;
+    DropSlot = u64, u64, u64, u64, Event;
+    Event =
+        u64, Addr, Addr, u32, u32, u32, u32, u16, u16, u16, u16, u8, u8, u8, u8, u8, u8, u16, u32,
+        u32;
+    Totals = Traffic, Traffic, u64;
+    Closed = Event, Totals;
     Meta = u32, u32, [u64; 2];
 }
 
@@ -488,7 +515,7 @@ macro_rules! pod {
 pod!(
     Endpoint,
     Control,
-    ToldKey,
+    DropSlot,
     EndpointState,
     Addr,
     AddrKey,
@@ -500,12 +527,14 @@ pod!(
     CtKey4,
     CtKey6,
     CtEntry,
+    CtEntryV1,
     FragKey,
     FragEntry,
     ServiceKey,
     Service,
     Backend,
     Event,
+    Closed,
     Meta
 );
 

@@ -65,6 +65,47 @@ pub const fn established(proto: u8, origin: u8, reply: u8) -> bool {
     proto != TCP || origin & ACK != 0
 }
 
+/// Whether a connection is over: both sides have sent a FIN, or a side's last segment was a RST.
+#[must_use]
+#[inline(always)]
+pub const fn over(proto: u8, origin: u8, reply: u8) -> bool {
+    proto == TCP && ((origin & reply) & FIN != 0 || (origin | reply) & RST != 0)
+}
+
+/// [`CtEntry::rtt`]: a SYN was repeated, so nobody knows which one was answered.
+pub const RTT_AMBIGUOUS: u32 = u32::MAX;
+
+/// Whether this packet repeats a SYN of its side.
+#[must_use]
+#[inline(always)]
+pub const fn repeats_syn(side: u8, flags: u8) -> bool {
+    side & SYN != 0 && flags & tcp::SYN != 0
+}
+
+/// Whether this packet of the opener ends the handshake: the first after its SYN, and the other
+/// side has answered that.
+#[must_use]
+#[inline(always)]
+pub const fn completes_handshake(origin: u8, reply: u8, flags: u8) -> bool {
+    origin == SEEN | SYN
+        && reply & (SYN | ACK) == SYN | ACK
+        && flags & (tcp::SYN | tcp::ACK | tcp::RST) == tcp::ACK
+}
+
+/// Microseconds between two times in ns; at least 1, so that 0 can mean that it is not known.
+#[must_use]
+#[inline(always)]
+pub const fn micros(since: u64, now: u64) -> u32 {
+    let micros = now.saturating_sub(since) / 1_000;
+    if micros == 0 {
+        1
+    } else if micros >= RTT_AMBIGUOUS as u64 {
+        RTT_AMBIGUOUS - 1
+    } else {
+        micros as u32
+    }
+}
+
 /// How long a flow lives without a packet, ns.
 ///
 /// Where nf_conntrack has a default, this is at least as long, so that a flow the node still
@@ -201,6 +242,34 @@ mod tests {
         assert!(reopens(acked, SEEN | SYN | ACK, false));
         assert!(!reopens(acked, SEEN, true), "retransmission");
         assert!(reopens(acked | FIN, SEEN, true));
+    }
+
+    #[test]
+    fn a_connection_is_over_with_both_ends_or_a_reset() {
+        let open = SEEN | SYN | ACK;
+        assert!(!over(TCP, open, open) && !over(TCP, open | FIN, open));
+        assert!(over(TCP, open | FIN, open | FIN));
+        assert!(over(TCP, open, open | RST) && over(TCP, SEEN | SYN, SEEN | RST));
+        assert!(!over(UDP, open | FIN, open | FIN), "its bytes mean nothing elsewhere");
+    }
+
+    #[test]
+    fn a_handshake_ends_with_the_openers_first_acknowledgement_of_an_answer() {
+        let (opened, answered) = (SEEN | SYN, SEEN | SYN | ACK);
+        assert!(completes_handshake(opened, answered, tcp::ACK));
+        assert!(!completes_handshake(opened, answered, tcp::ACK | tcp::RST));
+        assert!(!completes_handshake(opened, answered, tcp::SYN | tcp::ACK));
+        assert!(!completes_handshake(opened, 0, tcp::ACK), "nobody has answered");
+        assert!(!completes_handshake(opened | ACK, answered, tcp::ACK), "the second one");
+        assert!(!completes_handshake(SEEN, answered, tcp::ACK), "its SYN was not seen");
+        assert!(repeats_syn(opened, tcp::SYN) && repeats_syn(answered, tcp::SYN | tcp::ACK));
+        assert!(!repeats_syn(0, tcp::SYN) && !repeats_syn(opened, tcp::ACK));
+    }
+
+    #[test]
+    fn a_known_time_is_never_zero_nor_taken_for_an_ambiguous_one() {
+        assert_eq!([micros(5_000, 5_999), micros(9, 8), micros(0, 7_999)], [1, 1, 7]);
+        assert_eq!(micros(0, u64::MAX), RTT_AMBIGUOUS - 1);
     }
 
     proptest::proptest! {

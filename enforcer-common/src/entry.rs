@@ -40,13 +40,28 @@ pub struct CtKey6 {
     pub proto: u32,
 }
 
+/// What one side of a flow has sent, as far as it passed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C, align(8))]
+pub struct Traffic {
+    /// Packets; one that the node's stack is still to cut into segments counts as that many.
+    pub packets: u64,
+    /// Bytes of the frames as they pass the hook.
+    pub bytes: u64,
+}
+
 /// A flow.
+///
+/// What every packet reads stands first, what every packet writes last: with the key before it the
+/// totals of an IPv4 flow start a cache line of their own, and CPUs that handle its two directions
+/// go on sharing the line with the rest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C, align(8))]
 pub struct CtEntry {
     /// Last packet, to about a second (`CLOCK_MONOTONIC`, ns).
     pub last_seen: u64,
-    /// First packet (`CLOCK_MONOTONIC`, ns).
+    /// First packet (`CLOCK_MONOTONIC`, ns); of a connection that went on after its end was told,
+    /// the first packet after it.
     pub created: u64,
     /// Generation of the endpoint's policy when the flow was last judged.
     pub generation: u32,
@@ -65,6 +80,63 @@ pub struct CtEntry {
     /// With [`CT_MASQUERADED`]: slot of the local pod that the node hid behind its own address;
     /// 0 if it was none.
     pub hidden_slot: u16,
+    /// Round-trip time of the TCP handshake, µs; 0 if it is not known, and
+    /// [`crate::conntrack::RTT_AMBIGUOUS`].
+    pub rtt: u32,
+    /// Zero.
+    pub _pad: u32,
+    /// Not 0 once the flow's end was told.
+    pub ended: u64,
+    /// What the side that opened the flow has sent.
+    pub origin: Traffic,
+    /// What the other side has sent.
+    pub reply: Traffic,
+}
+
+/// A flow as version 1 kept it: the first part of a [`CtEntry`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C, align(8))]
+pub struct CtEntryV1 {
+    /// As in [`CtEntry`], and so are all.
+    pub last_seen: u64,
+    /// First packet.
+    pub created: u64,
+    /// Generation of the endpoint's policy.
+    pub generation: u32,
+    /// The rule that allowed it.
+    pub rule: RuleId,
+    /// Slot of the endpoint.
+    pub slot: u16,
+    /// `CT_…` bits.
+    pub flags: u8,
+    /// What the opener has sent.
+    pub seen_origin: u8,
+    /// What the other side has sent.
+    pub seen_reply: u8,
+    /// Zero.
+    pub _pad: u8,
+    /// Slot of a pod behind the node's address.
+    pub hidden_slot: u16,
+}
+
+impl From<CtEntryV1> for CtEntry {
+    /// What it has carried is counted from now on.
+    fn from(old: CtEntryV1) -> Self {
+        let CtEntryV1 { last_seen, created, generation, rule, slot, flags, .. } = old;
+        let CtEntryV1 { seen_origin, seen_reply, hidden_slot, .. } = old;
+        Self {
+            last_seen,
+            created,
+            generation,
+            rule,
+            slot,
+            flags,
+            seen_origin,
+            seen_reply,
+            hidden_slot,
+            ..Self::default()
+        }
+    }
 }
 
 /// [`CtEntry::flags`]: the pod opened the flow (else the other side did).

@@ -42,6 +42,11 @@ pub struct ServiceKey {
     pub _pad: u8,
 }
 
+/// Key of what stands for every virtual address that is not in the map by itself: those of Services
+/// that take more than their share of it, and those that went lately and no longer have a place.
+pub const REST_OF_SERVICES: ServiceKey =
+    ServiceKey { addr: ANY_NODE_ADDRESS, port: 0, proto: 0, _pad: 0 };
+
 /// Backends of one class and target port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(C, align(8))]
@@ -70,6 +75,9 @@ pub struct NodeBackend {
 pub const SVC_OTHERS: u16 = 1;
 /// [`Service::flags`]: more backends are processes of this node than are listed.
 pub const SVC_NODE_MANY: u16 = 2;
+/// [`Service::flags`]: no Service has the address and port any more. What leaves the node
+/// untranslated is for the address itself.
+pub const SVC_GONE: u16 = 4;
 
 /// What stands behind a virtual address and port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -14,9 +14,9 @@ use enforcer_common::{
 };
 
 use crate::{
-    hook,
+    atomic::add,
+    end, hook,
     maps::{CT4, CT6},
-    quota::add,
 };
 
 /// What the helper calls for each element: map, key, value, context.
@@ -75,12 +75,15 @@ extern "C" fn expire4(
     entry: *mut CtEntry,
     now: *mut u64,
 ) -> c_long {
-    // SAFETY: the helper passes the key of the element that it stands on.
-    let key = unsafe { *key };
-    if let Some((slot, flags)) = over(key.proto, entry, now)
-        && CT4.remove(key).is_ok()
-    {
-        uncount(slot, flags);
+    // SAFETY: the helper passes the key of the element that it stands on, which lives until the
+    // program returns.
+    let key = unsafe { &*key };
+    if let Some((slot, flags)) = over(key.proto, entry, now) {
+        // While it is still there: an element that is deleted may serve another key at once.
+        end::aged4(key, entry);
+        if CT4.remove(key).is_ok() {
+            uncount(slot, flags);
+        }
     }
     0
 }
@@ -91,12 +94,14 @@ extern "C" fn expire6(
     entry: *mut CtEntry,
     now: *mut u64,
 ) -> c_long {
-    // SAFETY: the helper passes the key of the element that it stands on.
-    let key = unsafe { *key };
-    if let Some((slot, flags)) = over(key.proto, entry, now)
-        && CT6.remove(key).is_ok()
-    {
-        uncount(slot, flags);
+    // SAFETY: the helper passes the key of the element that it stands on, which lives until the
+    // program returns.
+    let key = unsafe { &*key };
+    if let Some((slot, flags)) = over(key.proto, entry, now) {
+        end::aged6(key, entry);
+        if CT6.remove(key).is_ok() {
+            uncount(slot, flags);
+        }
     }
     0
 }

@@ -1,22 +1,22 @@
 //! Counters and the two event rings.
 
-use core::mem::MaybeUninit;
-
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_ktime_get_ns, maps::RingBuf};
 use enforcer_common::{
     abi::{
-        CT_MASQUERADED, EVENT_MASQUERADED, EVENT_REPLY, EVENT_UNPARSED, Event, PolicyWord,
-        event_kind, lane,
+        CONTROL_NO_DROPS, CONTROL_NO_TRACES, CONTROL_NO_VERDICTS, CT_MASQUERADED, Closed, Control,
+        EVENT_MASQUERADED, EVENT_TRANSLATED, EVENT_UNPARSED, Event, PolicyWord, event_kind, lane,
     },
     packet::Bytes as _,
     reason::{FIRST_DROP, REASON_SLOTS, Reason},
+    sample,
 };
 
 use crate::{
+    drops::{self, Noted},
     hook::{self, DROP, PASS},
-    maps::{COUNTERS, LOST, TRACE_RING, VERDICT_RING},
+    maps::{CONTROL, COUNTERS, EVENT, LOST, TRACE_RING, VERDICT_RING},
     skb::Skb,
-    spare,
+    spare::{self, read},
     state::{Judged, State},
 };
 
@@ -86,6 +86,12 @@ pub(crate) extern "C" fn verdict(
     let Some(state) = (unsafe { state.as_ref() }) else {
         return DROP;
     };
+    conclude(Skb::new(skb).frame_len(), state, judged, flags)
+}
+
+/// [`verdict`] for a packet whose frame is `len` bytes long.
+#[inline(always)]
+pub(crate) fn conclude(len: u32, state: &State, judged: u64, flags: u32) -> i32 {
     let judged = Judged(judged);
     let reason = judged.reason();
     let spared = if judged.allows() { spare::NO } else { spare::spared(state.slot, state.now) };
@@ -96,9 +102,6 @@ pub(crate) extern "C" fn verdict(
             return PASS;
         }
         count_spared(spared, reason, state.direction);
-        if flags & FLOW_REMEMBERS == 0 && !spare::is_new(state, reason) {
-            return PASS;
-        }
         bits |= spare::event_flag(spared);
     }
     let policy = judged.is(Reason::PolicyDenied) || judged.allows();
@@ -114,29 +117,47 @@ pub(crate) extern "C" fn verdict(
         bits |= EVENT_MASQUERADED;
     }
     let hidden = if masqueraded { judged.hidden() } else { 0 };
-    let header = Header { kind, reason, flags: bits, hidden, rule: judged.rule() };
-    emit(&VERDICT_RING, lane::VERDICT, Skb::new(skb), state, &header);
+    let header = Header { kind, reason, flags: bits, hidden, rule: judged.rule(), rtt: 0 };
+    if judged.allows() {
+        if wants_verdict(state, &header) {
+            tell_verdict(len, state, &header);
+        }
+    } else if wants(CONTROL_NO_DROPS, lane::VERDICT) {
+        tell_drop(len, state, &header, flags & FLOW_REMEMBERS != 0);
+    }
     if spared == spare::NO { settle_number(state, reason) } else { PASS }
 }
 
-/// Tells a step of an established flow's life: its first reply (`reply` not 0), or its end.
+/// Tells a step of an established flow's life: its first reply, or that a side has closed.
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn trace(
     skb: *mut __sk_buff,
     state: *const State,
     rule: u32,
-    reply: u32,
+    flags: u32,
+    rtt: u32,
 ) -> i32 {
     // SAFETY: the verifier checks that the pointer is null or to a whole `State`.
     let Some(state) = (unsafe { state.as_ref() }) else {
         return DROP;
     };
-    let flags = if reply != 0 { EVENT_REPLY } else { 0 };
-    let reason = Reason::Established as u8;
-    let header = Header { kind: event_kind::TRACE, reason, flags, hidden: 0, rule };
-    emit(&TRACE_RING, lane::TRACE, Skb::new(skb), state, &header);
+    if wants_trace(hash(state)) {
+        let kind = event_kind::TRACE;
+        let reason = Reason::Established as u8;
+        let header = Header { kind, reason, flags: flags as u8, hidden: 0, rule, rtt };
+        if let Some(closed) = scratch() {
+            fill(&mut closed.event, Skb::new(skb).frame_len(), state, &header);
+            output(&TRACE_RING, lane::TRACE, &closed.event);
+        }
+    }
     PASS
+}
+
+/// Tells the end of a flow, which was put together in the [`scratch`].
+#[inline(always)]
+pub(crate) fn tell_closed(closed: &Closed) {
+    output(&TRACE_RING, lane::TRACE, closed);
 }
 
 /// What an event says beside the packet.
@@ -146,41 +167,129 @@ struct Header {
     flags: u8,
     hidden: u16,
     rule: u32,
+    rtt: u32,
 }
 
 #[inline(always)]
-fn emit(ring: &RingBuf, lane: u32, skb: Skb, state: &State, header: &Header) {
-    let Some(mut entry) = ring.reserve::<Event>(0) else {
-        if let Some(lost) = LOST.get_ptr_mut(lane) {
-            // SAFETY: a per-CPU value, as in `count`.
-            unsafe { *lost += 1 };
-        }
+fn control() -> Option<&'static Control> {
+    // SAFETY: array elements live as long as the map.
+    CONTROL.get_ptr(0).map(|control| unsafe { &*control })
+}
+
+/// Whether somebody wants what this bit of `Control::flags` is about; counted if not.
+#[inline(always)]
+fn wants(bit: u32, lane: u32) -> bool {
+    if control().is_some_and(|control| read(&control.flags) & bit != 0) {
+        lost(lane::UNTOLD + lane);
+        return false;
+    }
+    true
+}
+
+/// Whether a flow with this hash is one of those that are told; counted if not.
+#[inline(always)]
+fn sampled(hash: u32, lane: u32) -> bool {
+    if control().is_none_or(|control| sample::is_told(hash, read(&control.sampling))) {
+        return true;
+    }
+    lost(lane::UNTOLD + lane);
+    false
+}
+
+/// Whether an event of a flow's life is told, by the hash of its tuple; counted if not.
+#[inline(always)]
+pub(crate) fn wants_trace(hash: u32) -> bool {
+    wants(CONTROL_NO_TRACES, lane::TRACE) && sampled(hash, lane::TRACE)
+}
+
+/// Whether an allowed flow is told; counted if not.
+#[inline(always)]
+fn wants_verdict(state: &State, header: &Header) -> bool {
+    // A flow to a Service is told in two events with two tuples, of which the agent makes one.
+    let whole = header.kind == event_kind::PENDING || header.flags & EVENT_TRANSLATED != 0;
+    wants(CONTROL_NO_VERDICTS, lane::VERDICT) && (whole || sampled(hash(state), lane::VERDICT))
+}
+
+#[inline(always)]
+fn hash(state: &State) -> u32 {
+    let (local_port, remote_port) = (state.local_port, state.remote_port);
+    sample::tuple(state.local(), state.remote(), local_port, remote_port, state.packet.proto)
+}
+
+/// Where what is told is put together: the chains of calls that lead here have no room for it.
+#[inline(always)]
+pub(crate) fn scratch() -> Option<&'static mut Closed> {
+    // SAFETY: a per-CPU value, and TC programs are not re-entered on a CPU.
+    EVENT.get_ptr_mut(0).map(|closed| unsafe { &mut *closed })
+}
+
+#[inline(always)]
+fn tell_verdict(len: u32, state: &State, header: &Header) {
+    if let Some(closed) = scratch() {
+        fill(&mut closed.event, len, state, header);
+        output(&VERDICT_RING, lane::VERDICT, &closed.event);
+    }
+}
+
+/// Tells a drop: by its tuple at most once in a while, unless its flow remembers that it was told.
+#[inline(always)]
+fn tell_drop(len: u32, state: &State, header: &Header, flow_remembers: bool) {
+    let Some(closed) = scratch() else {
         return;
     };
+    let event = &mut closed.event;
+    fill(event, len, state, header);
+    if flow_remembers {
+        output(&VERDICT_RING, lane::VERDICT, event);
+        return;
+    }
+    let noted: Noted = drops::note(event, state.now);
+    event.count = noted.packets();
+    if event.count != 0 && VERDICT_RING.output::<Event>(&*event, NO_WAKEUP).is_err() {
+        noted.put_back();
+    }
+}
+
+#[inline(always)]
+fn fill(event: &mut Event, len: u32, state: &State, header: &Header) {
     let packet = &state.packet;
     let icmp = packet.is_icmp();
     let unparsed = if packet.addresses == 0 { EVENT_UNPARSED } else { 0 };
-    let slot: &mut MaybeUninit<Event> = &mut entry;
-    slot.write(Event {
-        // SAFETY: the helper has no preconditions.
-        time: unsafe { bpf_ktime_get_ns() },
-        src: packet.src,
-        dst: packet.dst,
-        ifindex: state.ifindex,
-        rule: header.rule,
-        generation: PolicyWord(state.word).generation(),
-        len: skb.frame_len(),
-        src_port: if icmp { u16::from(packet.icmp_type) } else { packet.src_port },
-        dst_port: if icmp { u16::from(packet.icmp_code) } else { packet.dst_port },
-        slot: state.slot as u16,
-        ethertype: if packet.addresses == 0 { packet.ethertype } else { 0 },
-        kind: header.kind,
-        reason: header.reason,
-        direction: state.direction as u8,
-        proto: packet.proto,
-        tcp_flags: packet.tcp_flags,
-        flags: header.flags | unparsed,
-        hidden_slot: header.hidden,
-    });
-    entry.submit(NO_WAKEUP);
+    // SAFETY: the helper has no preconditions.
+    event.time = unsafe { bpf_ktime_get_ns() };
+    event.src = packet.src;
+    event.dst = packet.dst;
+    event.ifindex = state.ifindex;
+    event.rule = header.rule;
+    event.generation = PolicyWord(state.word).generation();
+    event.len = len;
+    event.src_port = if icmp { u16::from(packet.icmp_type) } else { packet.src_port };
+    event.dst_port = if icmp { u16::from(packet.icmp_code) } else { packet.dst_port };
+    event.slot = state.slot as u16;
+    event.ethertype = if packet.addresses == 0 { packet.ethertype } else { 0 };
+    event.kind = header.kind;
+    event.reason = header.reason;
+    event.direction = state.direction as u8;
+    event.proto = packet.proto;
+    event.tcp_flags = packet.tcp_flags;
+    event.flags = header.flags | unparsed;
+    event.hidden_slot = header.hidden;
+    event.count = 1;
+    event.rtt = header.rtt;
+}
+
+#[inline(always)]
+fn output<T>(ring: &RingBuf, lane: u32, record: &T) {
+    if ring.output::<T>(record, NO_WAKEUP).is_err() {
+        lost(lane);
+    }
+}
+
+/// Counts an event that is not told; see [`lane`].
+#[inline(always)]
+pub(crate) fn lost(index: u32) {
+    if let Some(lost) = LOST.get_ptr_mut(index) {
+        // SAFETY: a per-CPU value, as in `count`.
+        unsafe { *lost += 1 };
+    }
 }

@@ -1,88 +1,87 @@
 //! Flows: the conntrack look-up that most packets end with, and the life of an entry.
 
-use aya_ebpf::bindings::{__sk_buff, BPF_ANY, BPF_NOEXIST};
+use aya_ebpf::{
+    bindings::{__sk_buff, BPF_ANY, BPF_NOEXIST},
+    helpers::generated::bpf_ktime_get_ns,
+};
 use enforcer_common::{
     abi::{
-        Addr, CT_AUDITED, CT_ESTABLISHED, CT_FROM_NODE, CT_FROM_POD, CT_HAIRPIN, CT_MASQUERADED,
+        CT_AUDITED, CT_ESTABLISHED, CT_FROM_NODE, CT_FROM_POD, CT_HAIRPIN, CT_MASQUERADED,
         CT_REVOKED, CT_SERVICE, CT_SERVICE_LOCAL, CT_UNKNOWN_ORIGIN, CtEntry, CtKey4, CtKey6,
-        EVENT_REVOKED, MARK_JUDGE, MARK_SERVICE, rule,
+        EVENT_REPLY, EVENT_REVOKED, MARK_JUDGE, MARK_SERVICE, Traffic, rule,
     },
-    conntrack::{SECOND, SEEN, SHORTEST, established, expired, observe, reopens},
-    packet::{FRAG_NONE, Packet, tcp},
+    conntrack::{
+        RTT_AMBIGUOUS, SECOND, SEEN, SHORTEST, completes_handshake, established, expired, micros,
+        observe, over, reopens, repeats_syn,
+    },
+    ending::Ends,
+    packet::{Bytes as _, FRAG_NONE, Packet, tcp},
     reason::Reason,
     verdict::proto::TCP,
 };
 
 use crate::{
-    event, fragment,
+    atomic::add,
+    end, event, fragment,
     hook::{self, DROP, PASS},
     judge::{Flow, from_node, judge_flow, judge_packet, judge_reverse},
-    maps::{CT4, CT6},
-    quota::{add, has_room, record},
+    maps::{CT4, CT6, ENTRY},
+    quota::{has_room, record},
     sender, service,
     skb::Skb,
-    spare,
+    spare::{self, read},
     state::{Judged, State},
 };
 
-/// A flow's two ends, from the pod's side.
+/// A flow's two ends, and where its entry is.
 #[derive(Clone, Copy)]
-pub(crate) struct Tuple<'a> {
-    /// Interface.
-    pub(crate) ifindex: u32,
-    /// The pod's address.
-    pub(crate) local: &'a Addr,
-    /// The other address.
-    pub(crate) remote: &'a Addr,
-    /// The pod's port, 0 for protocols without.
-    pub(crate) local_port: u16,
-    /// The other port.
-    pub(crate) remote_port: u16,
-    /// IP protocol.
-    pub(crate) proto: u8,
-}
+pub(crate) struct Tuple<'a>(pub(crate) Ends<'a>);
 
 impl<'a> Tuple<'a> {
     #[inline(always)]
     pub(crate) fn of(state: &'a State) -> Self {
-        Self {
+        Self(Ends {
             ifindex: state.ifindex,
             local: state.local(),
             remote: state.remote(),
             local_port: state.local_port,
             remote_port: state.remote_port,
             proto: state.packet.proto,
-        }
+        })
     }
 
     #[inline(always)]
     pub(crate) fn key4(&self) -> CtKey4 {
         CtKey4 {
-            ifindex: self.ifindex,
-            local: self.local.0[3],
-            remote: self.remote.0[3],
-            local_port: self.local_port,
-            remote_port: self.remote_port,
-            proto: u32::from(self.proto),
+            ifindex: self.0.ifindex,
+            local: self.0.local.0[3],
+            remote: self.0.remote.0[3],
+            local_port: self.0.local_port,
+            remote_port: self.0.remote_port,
+            proto: u32::from(self.0.proto),
         }
     }
 
     #[inline(always)]
     pub(crate) fn key6(&self) -> CtKey6 {
         CtKey6 {
-            ifindex: self.ifindex,
-            local: self.local.0,
-            remote: self.remote.0,
-            local_port: self.local_port,
-            remote_port: self.remote_port,
-            proto: u32::from(self.proto),
+            ifindex: self.0.ifindex,
+            local: self.0.local.0,
+            remote: self.0.remote.0,
+            local_port: self.0.local_port,
+            remote_port: self.0.remote_port,
+            proto: u32::from(self.0.proto),
         }
     }
 
     /// The flow's entry.
     #[inline(always)]
     pub(crate) fn find(&self) -> Option<*mut CtEntry> {
-        if self.local.is_v4() { CT4.get_ptr_mut(self.key4()) } else { CT6.get_ptr_mut(self.key6()) }
+        if self.0.local.is_v4() {
+            CT4.get_ptr_mut(self.key4())
+        } else {
+            CT6.get_ptr_mut(self.key6())
+        }
     }
 }
 
@@ -135,6 +134,7 @@ pub(crate) fn run(skb: Skb, state: &State) -> i32 {
             && idle <= SHORTEST
             && state.packet.fragment == FRAG_NONE
         {
+            carry(skb, e, from_origin);
             if idle > SECOND {
                 touch(state, e);
             }
@@ -202,6 +202,16 @@ fn used(state: &State, e: &mut CtEntry) {
     if !shows_nothing {
         e.last_seen = state.now;
     }
+}
+
+/// Counts a packet that passes. Plain additions: the packets of one direction come one after the
+/// other, as good as always, and what two CPUs make of one word is not worth a locked instruction
+/// for every packet.
+#[inline(always)]
+fn carry(skb: Skb, e: &mut CtEntry, from_origin: bool) {
+    let side = if from_origin { &mut e.origin } else { &mut e.reply };
+    side.packets += u64::from(skb.packets());
+    side.bytes += u64::from(skb.frame_len());
 }
 
 /// Refreshes an entry's and an endpoint's clocks; at most once a second for a flow.
@@ -382,20 +392,49 @@ fn advance(skb: *mut __sk_buff, state: &State, e: &mut CtEntry, from_origin: boo
             }
         }
     }
-    let first_reply = !from_origin && side & SEEN == 0;
-    let ends = tcp::FIN | tcp::RST;
-    let ending = packet.proto == TCP && packet.tcp_flags & ends != 0 && next != side;
     if from_origin {
         e.seen_origin = next;
     } else {
         e.seen_reply = next;
     }
+    let proto = packet.proto;
+    let is_over = over(proto, origin, reply);
+    if !is_over && read(&e.ended) != 0 {
+        // A reset that ended nothing: what follows is told for itself.
+        e.origin = Traffic::default();
+        e.reply = Traffic::default();
+        e.created = state.now;
+        e.ended = 0;
+    }
+    carry(Skb::new(skb), e, from_origin);
+    let rtt = if proto == TCP && e.rtt == 0 { shake_hands(e, side, packet.tcp_flags) } else { 0 };
     touch(state, e);
     fragment::first(state);
-    if first_reply || ending {
-        event::trace(skb, state, e.rule, u32::from(!from_origin));
+    let first_reply = !from_origin && side & SEEN == 0;
+    let ending = proto == TCP && packet.tcp_flags & (tcp::FIN | tcp::RST) != 0 && next != side;
+    if ending && is_over {
+        end::ended(state, e);
+    } else if first_reply || ending {
+        let flags = if from_origin { 0 } else { u32::from(EVENT_REPLY) };
+        event::trace(skb, state, e.rule, flags, rtt);
     }
     PASS
+}
+
+/// Notes how long the handshake took, once the opener has acknowledged the answer. Returns how
+/// long the answer took, µs, if this is a first one.
+#[inline(always)]
+fn shake_hands(e: &mut CtEntry, side: u8, flags: u8) -> u32 {
+    // SAFETY: the helper has no preconditions.
+    let elapsed = || micros(e.created, unsafe { bpf_ktime_get_ns() });
+    if repeats_syn(side, flags) {
+        e.rtt = RTT_AMBIGUOUS;
+    } else if completes_handshake(side, e.seen_reply, flags) {
+        e.rtt = elapsed();
+    } else if side == 0 && flags & (tcp::SYN | tcp::ACK) == tcp::SYN | tcp::ACK {
+        return elapsed();
+    }
+    0
 }
 
 /// A packet that no entry speaks for and that makes none: judged by its own direction, every time.
@@ -514,19 +553,30 @@ pub(crate) extern "C" fn open(
         if state.egress() { (judged.hidden() as u8, 0) } else { (0, judged.hidden()) };
     let seen = observe(0, state.packet.tcp_flags);
     let by_origin = (flags & CT_FROM_POD != 0) == state.egress();
-    let entry = CtEntry {
-        last_seen: state.now,
-        created: state.now,
-        generation,
-        rule: judged.rule(),
-        slot: state.slot as u16,
-        flags,
-        seen_origin: if by_origin { seen } else { 0 },
-        seen_reply: if by_origin { 0 } else { seen },
-        service,
-        hidden_slot,
+    // The chain of calls that goes on from here has no room on the stack for an entry.
+    let Some(entry) = ENTRY.get_ptr_mut(0) else {
+        return DROP;
     };
-    let recorded = record(state, &entry, mode);
+    // SAFETY: a per-CPU value, and TC programs are not re-entered on a CPU.
+    let entry = unsafe { &mut *entry };
+    entry.last_seen = state.now;
+    // Handshakes are shorter than the coarse clock's tick.
+    // SAFETY: the helper has no preconditions.
+    entry.created = unsafe { bpf_ktime_get_ns() };
+    entry.generation = generation;
+    entry.rule = judged.rule();
+    entry.slot = state.slot as u16;
+    entry.flags = flags;
+    entry.seen_origin = if by_origin { seen } else { 0 };
+    entry.seen_reply = if by_origin { 0 } else { seen };
+    entry.service = service;
+    entry.hidden_slot = hidden_slot;
+    entry.rtt = 0;
+    entry.ended = 0;
+    entry.origin = Traffic::default();
+    entry.reply = Traffic::default();
+    carry(Skb::new(skb), entry, by_origin);
+    let recorded = record(state, entry, mode);
     if !judged.allows() {
         let remembers = if recorded { event::FLOW_REMEMBERS } else { 0 };
         return event::verdict(skb, state, judged.0, remembers);

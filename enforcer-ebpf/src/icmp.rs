@@ -4,6 +4,7 @@ use aya_ebpf::bindings::__sk_buff;
 use enforcer_common::{
     abi::{Addr, CT_AUDITED, CT_REVOKED, CT_SERVICE},
     conntrack::{ECHO_FROM_POD, ECHO_TO_POD, expired},
+    ending::Ends,
     packet::{Bytes as _, FRAG_NONE, Quoted, icmp, is_link_local, is_unspecified, parse_quoted},
     reason::Reason,
     verdict::proto::{ICMP, ICMPV6},
@@ -77,14 +78,14 @@ pub(crate) extern "C" fn related(skb: *mut __sk_buff, state: *const State) -> u3
     }
     let (local, remote) =
         if pod_sent { (&quoted.src, &quoted.dst) } else { (&quoted.dst, &quoted.src) };
-    let tuple = Tuple {
+    let tuple = Tuple(Ends {
         ifindex: state.ifindex,
         local,
         remote,
         local_port: if pod_sent { quoted.src_port } else { quoted.dst_port },
         remote_port,
         proto: quoted.proto,
-    };
+    });
     let Some(entry) = tuple.find() else {
         return 0;
     };
@@ -105,8 +106,8 @@ pub(crate) extern "C" fn related(skb: *mut __sk_buff, state: *const State) -> u3
         remote: *remote,
         word: state.word,
         slot: state.slot,
-        local_port: tuple.local_port,
-        remote_port: tuple.remote_port,
+        local_port: tuple.0.local_port,
+        remote_port: tuple.0.remote_port,
         proto: quoted.proto,
         flags: entry.flags,
         hidden: entry.hidden_slot,

@@ -1,19 +1,24 @@
-//! The kernel half: two TC programs on the host-side interface of every local pod, and one where
-//! packets leave the node.
+//! The kernel half: two TC programs on the host-side interface of every local pod, one where packets
+//! leave the node, and one where the node takes packets in.
 //!
 //! `pod_egress` runs on TC ingress (what the pod sends), `pod_ingress` on TC egress (what the pod
-//! receives); `node_egress` judges what a pod sent to a Service and leaves the node. The way of a packet is [`hook::run`]; what it means is decided in `enforcer-common`
-//! and by the maps, here are only helpers and map access.
+//! receives); `node_egress` and `node_input` judge what a pod sent to a Service and leaves the node,
+//! or gets to one of its processes. The way of a packet is [`hook::run`]; what it means is decided in
+//! `enforcer-common` and by the maps, here are only helpers and map access.
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
 
 mod aging;
+mod atomic;
+mod drops;
+mod end;
 mod event;
 mod flow;
 mod fragment;
 mod hook;
 mod icmp;
+mod input;
 mod judge;
 mod link;
 mod maps;
@@ -44,6 +49,16 @@ fn pod_ingress(ctx: TcContext) -> i32 {
 #[classifier]
 fn node_egress(ctx: TcContext) -> i32 {
     sender::leave(ctx.skb.skb)
+}
+
+/// Where the node takes a packet in for itself: what a pod sent to a Service with a backend there.
+///
+/// The library knows no programs of netfilter. The section only has it take this for a program; the
+/// agent loads it as what it is (`dataplane::input`).
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "raw_tp/node_input")]
+fn node_input(context: *const input::Context) -> i32 {
+    input::arrive(context)
 }
 
 #[panic_handler]

@@ -8,9 +8,9 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
 };
 use enforcer_common::abi::{
-    Addr, AddrKey, Backend, COUNTER_SLOTS, Cidr4, Cidr6, ClassId, Control, CtEntry, CtKey4, CtKey6,
-    ENDPOINT_SLOTS, Endpoint, EndpointState, FragEntry, FragKey, INTERVAL_SLOTS, Interval, Meta,
-    Peer, Row, RowKey, Service, ServiceKey, ToldKey, lane,
+    Addr, AddrKey, Backend, COUNTER_SLOTS, Cidr4, Cidr6, ClassId, Closed, Control, CtEntry, CtKey4,
+    CtKey6, DROP_SLOTS, DropSlot, ENDPOINT_SLOTS, Endpoint, EndpointState, FragEntry, FragKey,
+    INTERVAL_SLOTS, Interval, Meta, NODE_ADDRESSES, Peer, Row, RowKey, Service, ServiceKey, lane,
 };
 
 use crate::state::State;
@@ -32,7 +32,7 @@ pub(crate) static POD_ADDRS: HashMap<AddrKey, u8> =
     HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 #[map]
 pub(crate) static NODE_ADDRS: HashMap<Addr, u8> =
-    HashMap::with_max_entries(4_096, BPF_F_NO_PREALLOC);
+    HashMap::with_max_entries(NODE_ADDRESSES, BPF_F_NO_PREALLOC);
 #[map]
 pub(crate) static PEERS: HashMap<Addr, Peer> =
     HashMap::with_max_entries(262_144, BPF_F_NO_PREALLOC);
@@ -69,16 +69,19 @@ pub(crate) static SENDER: PerCpuArray<State> = PerCpuArray::with_max_entries(1, 
 pub(crate) static FRAGMENTS: LruHashMap<FragKey, FragEntry> =
     LruHashMap::with_max_entries(16_384, 0);
 #[map]
-pub(crate) static TOLD: LruHashMap<ToldKey, u64> = LruHashMap::with_max_entries(16_384, 0);
-/// Where a key of [`TOLD`] is put together; nobody else looks at it.
+pub(crate) static DROPS: Array<DropSlot> = Array::with_max_entries(DROP_SLOTS, BPF_F_MMAPABLE);
+/// Where a new flow's entry is put together; nobody else looks at it.
 #[map]
-pub(crate) static TOLD_KEY: PerCpuArray<ToldKey> = PerCpuArray::with_max_entries(1, 0);
+pub(crate) static ENTRY: PerCpuArray<CtEntry> = PerCpuArray::with_max_entries(1, 0);
+/// Where what is told is put together; nobody else looks at it.
+#[map]
+pub(crate) static EVENT: PerCpuArray<Closed> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub(crate) static CONTROL: Array<Control> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
 pub(crate) static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTER_SLOTS, 0);
 #[map]
-pub(crate) static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(lane::COUNT, 0);
+pub(crate) static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(lane::SLOTS, 0);
 #[map]
 pub(crate) static VERDICT_RING: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
 #[map]

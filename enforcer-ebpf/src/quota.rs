@@ -1,25 +1,17 @@
 //! Quotas: how many flows an endpoint may have, and keeping one more.
 
-use core::arch::asm;
-
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use enforcer_common::abi::{CT_AUDITED, CT_ESTABLISHED, CT_FROM_NODE, CtEntry};
 
 use crate::{
     aging,
+    atomic::add,
+    end,
     flow::{Tuple, find},
     hook,
     maps::{CT4, CT6},
     state::State,
 };
-
-#[inline(always)]
-pub(crate) fn add(counter: &mut i64, by: i64) {
-    let counter: *mut i64 = counter;
-    // SAFETY: aligned, lives as long as the map, only ever changed atomically. Core offers no
-    // read-modify-write for this target; the plain instruction has been there since Linux 3.18.
-    unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) by) };
-}
 
 /// Whether a count is below its quota, if need be after expired flows are deleted.
 #[inline(always)]
@@ -48,6 +40,8 @@ pub(crate) fn record(state: &State, entry: &CtEntry, mode: u32) -> bool {
         && let Some(old) = find(state)
     {
         replaced = if old.flags & CT_ESTABLISHED != 0 { 2 } else { 1 };
+        // While it is still there: what is replaced may serve another key at once.
+        end::gave_way(state, old);
     }
     let mode = if mode == BPF_NOEXIST { BPF_NOEXIST } else { BPF_ANY };
     let result = if state.packet.v6 == 0 {

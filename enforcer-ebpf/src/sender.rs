@@ -3,7 +3,10 @@
 
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_ktime_get_coarse_ns};
 use enforcer_common::{
-    abi::{Direction, EVENT_TRANSLATED, MARK_JUDGE, MARK_SERVICE, MARK_TELL, ServiceKey, rule},
+    abi::{
+        Direction, EVENT_TRANSLATED, MARK_JUDGE, MARK_SERVICE, MARK_TELL, SVC_GONE, Service,
+        ServiceKey, rule,
+    },
     packet::{self, FRAG_LATER, Packet},
     reason::Reason,
     verdict::proto::TCP,
@@ -49,7 +52,7 @@ pub(crate) extern "C" fn judge_sender(skb: *mut __sk_buff, state: *const State) 
 
 /// Makes the state that of the pod in a slot; `false` if there is none.
 #[inline(always)]
-fn take_name(sender: &mut State, slot: u32) -> bool {
+pub(crate) fn take_name(sender: &mut State, slot: u32) -> bool {
     let Some(endpoint) = hook::at(slot) else {
         return false;
     };
@@ -77,16 +80,22 @@ fn decide(skb: *mut __sk_buff, sender: &State, mark: u32) -> i32 {
     conclude(skb, sender, look_up(&raw const query), mark)
 }
 
-/// Tells a denial always, an allowance of a flow's first packet only.
+/// Whether a packet passes without a word: a denial is told always, an allowance of a flow's first
+/// packet only.
 #[inline(always)]
-fn conclude(skb: *mut __sk_buff, sender: &State, judged: u64, mark: u32) -> i32 {
+pub(crate) fn says_nothing(sender: &State, judged: u64, mark: u32) -> bool {
     let packet = &sender.packet;
     let is_open = mark & MARK_JUDGE == 0 || (packet.proto == TCP && !packet.is_tcp_open());
     if Judged(judged).is(Reason::Locked) && is_open {
         // A plan that is not whole closes what is new.
-        return PASS;
+        return true;
     }
-    if Judged(judged).allows() && mark & MARK_TELL == 0 {
+    Judged(judged).allows() && mark & MARK_TELL == 0
+}
+
+#[inline(always)]
+fn conclude(skb: *mut __sk_buff, sender: &State, judged: u64, mark: u32) -> i32 {
+    if says_nothing(sender, judged, mark) {
         return PASS;
     }
     event::verdict(skb, sender, judged, u32::from(EVENT_TRANSLATED))
@@ -145,7 +154,9 @@ pub(crate) extern "C" fn leave_translated(skb: *mut __sk_buff) -> i32 {
         proto: sender.packet.proto,
         _pad: 0,
     };
-    if sender.isolated() && SERVICES.get_ptr(to).is_some() {
+    // SAFETY: the element stays mapped (RCU).
+    let has_service = |service: *const Service| unsafe { (*service).flags & SVC_GONE == 0 };
+    if sender.isolated() && SERVICES.get_ptr(to).is_some_and(has_service) {
         return event::tell(skb, sender, Reason::ServiceUntranslated);
     }
     let code = decide(skb.raw(), sender, mark);

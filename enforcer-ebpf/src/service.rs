@@ -4,10 +4,10 @@
 use aya_ebpf::bindings::__sk_buff;
 use enforcer_common::{
     abi::{
-        ANY_NODE_ADDRESS, Addr, Backend, CONTROL_UNCOVERED, CT_FROM_POD, CT_HAIRPIN, CT_SERVICE,
-        CT_SERVICE_LOCAL, CT_SERVICE_NODE, ClassId, CtEntry, CtKey6, Direction, EP_LOCKED,
-        MARK_JUDGE, MARK_SERVICE, MARK_TELL, NODE_BACKENDS, NODE_SERVES_PORTS, SERVICE_PAIRS,
-        SVC_NODE_MANY, SVC_OTHERS, Service, ServiceKey, rule,
+        ANY_NODE_ADDRESS, Addr, Backend, CONTROL_REST, CONTROL_UNCOVERED, CT_FROM_POD, CT_HAIRPIN,
+        CT_SERVICE, CT_SERVICE_LOCAL, CT_SERVICE_NODE, ClassId, CtEntry, CtKey6, Direction,
+        EP_LOCKED, MARK_JUDGE, MARK_SERVICE, MARK_TELL, NODE_BACKENDS, NODE_SERVES_PORTS,
+        REST_OF_SERVICES, SERVICE_PAIRS, SVC_NODE_MANY, SVC_OTHERS, Service, ServiceKey, rule,
     },
     conntrack::{SECOND, SEEN},
     reason::Reason,
@@ -45,8 +45,9 @@ pub(crate) fn may_be(state: &State) -> bool {
     state.egress() && has_ports(state)
 }
 
-/// What is known of the Service at this address, and whether the address is one of the node's on
-/// which its node port is not served for all that is known.
+/// What is known of the Service at this address, and whether the packet may as well be for the
+/// address itself: one of the node's on which the node port is not served for all that is known, or
+/// any address where some Services' are not in the map.
 #[inline(always)]
 fn find(state: &State) -> Option<(&'static Service, bool)> {
     let addr = *state.remote();
@@ -54,13 +55,19 @@ fn find(state: &State) -> Option<(&'static Service, bool)> {
     let mut unserved = false;
     let service = match SERVICES.get_ptr(key) {
         Some(service) => service,
-        None => {
-            let node = NODE_ADDRS.get_ptr(addr)?;
-            // SAFETY: the element stays mapped (RCU).
-            unserved = unsafe { *node } & NODE_SERVES_PORTS == 0;
-            key.addr = ANY_NODE_ADDRESS;
-            SERVICES.get_ptr(key)?
-        }
+        None => match NODE_ADDRS.get_ptr(addr) {
+            Some(node) => {
+                // SAFETY: the element stays mapped (RCU).
+                unserved = unsafe { *node } & NODE_SERVES_PORTS == 0;
+                key.addr = ANY_NODE_ADDRESS;
+                SERVICES.get_ptr(key)?
+            }
+            None if control() & CONTROL_REST != 0 => {
+                unserved = true;
+                SERVICES.get_ptr(REST_OF_SERVICES)?
+            }
+            None => return None,
+        },
     };
     // SAFETY: not preallocated, so the element lives until the program returns (RCU). Should it come
     // to serve another key meanwhile, the Service has just gone: what is read then closes a flow
@@ -103,7 +110,7 @@ fn judge_found(skb: *mut __sk_buff, state: &State, service: &Service, unserved: 
     }
     let mut query = Query::out(state);
     if unserved {
-        // It may as well be for the node itself: both must be allowed.
+        // It may as well be for the address itself: both must be allowed.
         let plain = Judged(look_up(&raw const query));
         if !plain.allows() {
             return plain.0;
@@ -145,12 +152,18 @@ fn judge_found(skb: *mut __sk_buff, state: &State, service: &Service, unserved: 
 /// Whether packets may leave the node by an interface where nothing judges them.
 #[inline(always)]
 fn uncovered() -> bool {
+    control() & CONTROL_UNCOVERED != 0
+}
+
+/// `CONTROL_…` bits.
+#[inline(always)]
+fn control() -> u32 {
     let Some(control) = CONTROL.get_ptr(0) else {
-        return true;
+        return u32::MAX;
     };
     // SAFETY: array elements live as long as the map.
     let control = unsafe { &*control };
-    spare::read(&control.flags) & CONTROL_UNCOVERED != 0
+    spare::read(&control.flags)
 }
 
 /// Backends that are processes of this node: allowed if all are; of none, allowed.

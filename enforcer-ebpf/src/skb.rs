@@ -59,6 +59,10 @@ impl Skb {
         protocol
     );
     field!(
+        /// Segments that the stack cuts the packet into; 0 if it does not.
+        gso_segs
+    );
+    field!(
         /// Whether the kernel took a VLAN tag out of the frame.
         vlan_present
     );
@@ -73,6 +77,13 @@ impl Skb {
         // (`tcx_action_code` in include/net/tcx.h): let it be the same.
         // SAFETY: writable likewise.
         unsafe { (*self.0).tc_classid = mark };
+    }
+
+    /// Packets that it is on the wire.
+    #[inline(always)]
+    pub(crate) fn packets(self) -> u32 {
+        let segments = self.gso_segs();
+        if segments == 0 { 1 } else { segments }
     }
 
     /// Slot of the local pod that sent the packet, if one did; else 0.
@@ -113,7 +124,7 @@ impl Skb {
 /// The value that a helper writes to the buffer and of the length that it is given, unless it
 /// returns an error; for `T` that any bytes are a value of.
 #[inline(always)]
-fn filled<T: Copy>(helper: impl FnOnce(*mut c_void, u32) -> c_long) -> Option<T> {
+pub(crate) fn filled<T: Copy>(helper: impl FnOnce(*mut c_void, u32) -> c_long) -> Option<T> {
     let mut value = MaybeUninit::<T>::uninit();
     if helper(value.as_mut_ptr().cast(), size_of::<T>() as u32) != 0 {
         return None;

@@ -6,16 +6,13 @@
 
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use enforcer_common::{
-    abi::{
-        CONTROL_AUDIT, EP_AUDIT, EP_SHADOW, EVENT_AUDIT, EVENT_DISABLED, Endpoint, Spared, ToldKey,
-    },
-    conntrack::SECOND,
+    abi::{CONTROL_AUDIT, EP_AUDIT, EP_SHADOW, EVENT_AUDIT, EVENT_DISABLED, Endpoint, Spared},
     reason::Reason,
 };
 
 use crate::{
     event, flow, hook,
-    maps::{CONTROL, TOLD, TOLD_KEY},
+    maps::CONTROL,
     state::{Judged, State},
 };
 
@@ -25,9 +22,6 @@ const AUDIT: u32 = Spared::Audit as u32;
 const DISABLED: u32 = Spared::Disabled as u32;
 /// The programs of the version before judge it: nothing is counted, told or kept.
 pub(crate) const SHADOW: u32 = 3;
-
-/// A would-be drop without a flow is told again after so long.
-const TELL_AGAIN: u64 = 60 * SECOND;
 
 /// Reads a word that others write, once.
 #[inline(always)]
@@ -104,42 +98,6 @@ pub(crate) fn unknown_interface(direction: u32) -> bool {
 #[inline(always)]
 pub(crate) fn event_flag(spared: u32) -> u8 {
     if spared == AUDIT { EVENT_AUDIT } else { EVENT_DISABLED }
-}
-
-/// Whether a would-be drop that leaves no flow was not told lately: an audited pod's packets go on
-/// coming, and an event for each would drown the rest.
-#[inline(never)]
-pub(crate) fn is_new(state: &State, reason: u8) -> bool {
-    let packet = &state.packet;
-    // The chain of calls that leads here has no room on the stack for a key.
-    let Some(key) = TOLD_KEY.get_ptr_mut(0) else {
-        return true;
-    };
-    // SAFETY: a per-CPU value, and TC programs are not re-entered on a CPU.
-    let key = unsafe { &mut *key };
-    *key = ToldKey {
-        src: packet.src,
-        dst: packet.dst,
-        ifindex: state.ifindex,
-        src_port: packet.src_port,
-        dst_port: packet.dst_port,
-        ethertype: packet.ethertype,
-        proto: packet.proto,
-        reason,
-        direction: state.direction,
-    };
-    let key = &*key;
-    if let Some(last) = TOLD.get_ptr(key) {
-        // SAFETY: preallocated, so the element may come to serve another key meanwhile; then this
-        // one is told too late or too often, no more.
-        let last = unsafe { *last };
-        if state.now.saturating_sub(last) < TELL_AGAIN {
-            return false;
-        }
-    }
-    // Refused only under contention: then it is told again.
-    let _told_again = TOLD.insert(key, state.now, 0);
-    true
 }
 
 /// Whether a flow that is not allowed leaves an entry: if it is spared, so that its replies are

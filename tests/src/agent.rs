@@ -140,6 +140,11 @@ impl Agent {
         }
     }
 
+    /// Has the agent started with these flags instead of those before, from its next start on.
+    pub fn set_flags(&mut self, flags: Vec<String>) {
+        self.options.flags = flags;
+    }
+
     /// Starts another agent that takes the node over from this one, as a rolling update does, and
     /// waits until it has. This one stands by.
     ///

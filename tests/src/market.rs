@@ -267,6 +267,28 @@ impl Market {
         }
     }
 
+    /// Sends one probe like this, and tells how many packets got to the backend, answered or not.
+    ///
+    /// # Panics
+    /// If nothing can be sent or counted.
+    #[must_use]
+    #[track_caller]
+    pub fn arrived(&self, probe: &Probe, backend: &Backend) -> u64 {
+        let witness = self.witness(backend, probe.v6);
+        must(self.world.lab.probe_one(probe));
+        witness.arrived()
+    }
+
+    #[track_caller]
+    fn witness<'a>(&'a self, backend: &Backend, v6: bool) -> Witness<'a> {
+        let address = backend.addresses.iter().find(|ip| ip.is_ipv6() == v6);
+        Witness::place(
+            &self.world.lab,
+            backend,
+            *address.expect("the backend has an address of the family"),
+        )
+    }
+
     /// A probe of a Service's port 80 by the client.
     ///
     /// # Panics

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 
-use crate::{Backend, Lab, LabError, netns::Netns, world::must};
+use crate::{Backend, Lab, LabError, Place, netns::Netns, world::must};
 
 /// The counter of one backend, by one of its addresses.
 pub(crate) struct Witness<'a> {
@@ -20,7 +20,13 @@ impl<'a> Witness<'a> {
     #[track_caller]
     pub(crate) fn place(lab: &'a Lab, backend: &Backend, address: IpAddr) -> Self {
         let v6 = address.is_ipv6();
-        let (netns, _) = must(lab.locate(&backend.place_of(address), v6));
+        let place = backend.place_of(address);
+        let (netns, _) = must(lab.locate(&place, v6));
+        // What is for the node's processes comes translated only here, after whoever judges it.
+        let hook = match place {
+            Place::NodeAddress(_) => "input priority 1000",
+            _ => "prerouting priority raw",
+        };
         let port = backend.port;
         let (family, name) = (if v6 { "ip6" } else { "ip" }, counter(address, port));
         let before = Self { netns, address, port, before: 0 };
@@ -30,7 +36,7 @@ impl<'a> Witness<'a> {
         let rules = format!(
             "add table inet lab_witness
             add counter inet lab_witness {name}
-            add chain inet lab_witness arrive {{ type filter hook prerouting priority raw; }}
+            add chain inet lab_witness arrive {{ type filter hook {hook}; }}
             add rule inet lab_witness arrive {family} daddr {address} th dport {port} \
              meta l4proto {{ tcp, udp }} counter name {name}\n"
         );

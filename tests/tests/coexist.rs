@@ -50,3 +50,49 @@ fn filters_that_are_taken_away_are_put_back() {
     must(world.lab.node().command("tc", &["qdisc", "del", "dev", &server, "clsact"]));
     closes_again(&world, "filters");
 }
+
+/// Waits for a problem of the pod's interface that names this.
+fn is_named(world: &World, what: &str) {
+    let client = must(world.lab.pod("shop/client")).host_interface().to_owned();
+    let since = Instant::now();
+    loop {
+        let status = must(world.agent.ask(&["status", "-o", "json"]));
+        let status: serde_json::Value = serde_json::from_str(&status).expect("JSON");
+        let problems = status["report"]["problems"].as_array().cloned().unwrap_or_default();
+        let of_client = |problem: &&serde_json::Value| {
+            problem["object"] == format!("Interface {client}")
+                && problem["reason"].as_str().is_some_and(|reason| reason.contains(what))
+        };
+        if problems.iter().any(|problem| of_client(&problem)) {
+            assert_eq!(problems.len(), 1, "nobody else's: {problems:?}");
+            return;
+        }
+        assert!(since.elapsed() < LOOK, "no problem with {what}: {problems:?}");
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn a_filter_that_could_take_marks_away_is_named_until_it_goes() {
+    for attach in ["tcx", "clsact"] {
+        let world = shop(attach);
+        let tc = |what: &str, interface: &str, pref: &str| {
+            let words = ["filter", what, "dev", interface, "ingress", "pref", pref];
+            let matched = ["protocol", "ip", "u32", "match", "u32", "0", "0", "flowid", "1:7"];
+            let matched = if what == "add" { &matched[..] } else { &[] };
+            must(world.lab.node().command("tc", &[&words[..], matched].concat()));
+        };
+        let client = must(world.lab.pod("shop/client")).host_interface().to_owned();
+        if attach == "tcx" {
+            must(world.lab.node().command("tc", &["qdisc", "add", "dev", &client, "clsact"]));
+        }
+        tc("add", &client, "9");
+        is_named(&world, "u32 filter of priority 9");
+        tc("del", &client, "9");
+        let since = Instant::now();
+        while must(world.agent.ask(&["status", "-o", "json"])).contains("u32 filter") {
+            assert!(since.elapsed() < LOOK, "still named");
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
+}

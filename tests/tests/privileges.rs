@@ -32,6 +32,8 @@ fn three_capabilities_are_enough_for_all_of_it() {
         let allowed = Probe::tcp("shop/client", "shop/server", 80);
         let denied = Probe::tcp("shop/other", "shop/server", 80);
         world.expect(&[(allowed.clone(), true), (denied.clone(), false)]);
+        let status = must(world.agent.ask(&["status"]));
+        assert!(!status.contains("processes of the node get"), "{attach}: {status}");
         // A pod that starts, seen through netlink only; one that goes; and a restart.
         let late = PodSpec::numbered("shop/late", 9).label("role", "client");
         must(world.lab.add_pods(std::slice::from_ref(&late)));

@@ -100,10 +100,10 @@ fn slices_without_their_service_are_nothing_until_it_comes() {
     market.announce(&service);
     market.world.settle();
     market.judge(&ask(&service), &service, &service.backends[..1], 40);
-    // And they stay nothing when it goes.
+    // When it goes its proxy goes on for a while.
     must(market.world.manifests.remove(&service.file()));
     market.world.settle();
-    market.expect(&[(&service, false)]);
+    market.judge(&ask(&service), &service, &service.backends[..1], 40);
 }
 
 #[test]

@@ -33,8 +33,18 @@ fn both_ways_to_attach_judge_behind_the_translation() {
     }
 }
 
+/// Lets the client reach the node's addresses, too.
+fn allow_node(market: &mut Market) {
+    let on = [(Protocol::Tcp, TARGET), (Protocol::Udp, TARGET)];
+    let [four, six] = [("four", false, 32), ("six", true, 128)].map(|(name, v6, length)| {
+        let address = market.lab().node_address(v6);
+        policy::allow_out(name, "role=client", &format!("{address}/{length}"), &on)
+    });
+    market.world.policies(&policy::all(&[policies(), four, six]));
+}
+
 #[test]
-fn a_process_of_the_node_that_no_slice_names_does_not_answer() {
+fn a_process_of_the_node_that_no_slice_names_is_sent_nothing_that_policy_denies() {
     for mode in MODES {
         for policies in [policies(), {
             let on = [(Protocol::Tcp, TARGET), (Protocol::Udp, TARGET)];
@@ -42,15 +52,80 @@ fn a_process_of_the_node_that_no_slice_names_does_not_answer() {
             policy::all(&[policies(), vip])
         }] {
             let mut market = Market::with(mode, &policies, AgentOptions::default());
+            let hidden = on_node(&market);
             let late = near(1, &[]);
             let other = near(2, &[good()]);
-            let hidden = [on_node(&market)];
             market.offer(&[late.clone(), other.clone()]);
-            market.translate(&[late.clone().with(&hidden), other.clone().with(&hidden)]);
-            market.expect(&[(&late, false), (&other, false)]);
-            market.told("ServiceNodeBackend", &["shop/client"]);
+            let both = [late, other].map(|one| one.with(std::slice::from_ref(&hidden)));
+            market.translate(&both);
+            for service in &both {
+                for probe in Market::ask_all(service) {
+                    market.judge(&probe, service, &[], 4);
+                }
+            }
+            market.told("PolicyDenied", &["shop/client"]);
         }
     }
+}
+
+#[test]
+fn a_process_of_the_node_that_no_slice_names_does_not_answer_though_policy_allows_it() {
+    for mode in MODES {
+        let mut market = Market::new(mode);
+        allow_node(&mut market);
+        let hidden = on_node(&market);
+        let service = near(1, &[good()]);
+        market.offer(std::slice::from_ref(&service));
+        market.translate(&[service.clone().with(std::slice::from_ref(&hidden))]);
+        for probe in Market::ask_all(&service) {
+            assert_ne!(market.arrived(&probe, &hidden), 0, "{probe}, {}", mode.name());
+        }
+        market.expect(&[(&service, false)]);
+        market.told("ServiceNodeBackend", &["shop/client"]);
+    }
+}
+
+#[test]
+fn datagrams_of_a_flow_that_gets_a_process_of_the_node_reach_it_no_more() {
+    for mode in MODES {
+        let mut market = Market::new(mode);
+        let hidden = on_node(&market);
+        let service = near(1, &[good()]);
+        market.offer(std::slice::from_ref(&service));
+        for v6 in FAMILIES {
+            let probe = Market::ask(&service, v6, Protocol::Udp).from_port(9_999);
+            market.world.open(probe.clone());
+            market.translate(&[service.clone().with(std::slice::from_ref(&hidden))]);
+            must(market.lab().forget_connections());
+            assert_eq!(market.arrived(&probe, &hidden), 0, "{}", mode.name());
+            market.world.closed(probe);
+            market.translate(std::slice::from_ref(&service));
+            must(market.lab().forget_connections());
+        }
+    }
+}
+
+#[test]
+fn the_nodes_own_packets_are_nobodys_whatever_marks_them() {
+    let market = Market::new(Mode::PointToPoint);
+    let lab = market.lab();
+    market.serve(&near(1, &[]).with(&[on_node(&market)]));
+    let outside = far_good().addresses[0];
+    let probe = Probe::new(Place::Outside(outside), Place::Node, TARGET, Protocol::Tcp);
+    market.world.open(probe.clone());
+    // As if the client, whom policy allows nothing there, had sent it to a Service.
+    let host = must(lab.pod("shop/client")).host_interface().to_owned();
+    let link = must(lab.node().command("ip", &["-o", "link", "show", "dev", &host]));
+    let index: u32 = link.split(':').next().and_then(|n| n.parse().ok()).expect("an index");
+    let class = format!("1:{:x}", 0xc000 | index);
+    let route = must(lab.node().command("ip", &["-o", "route", "get", &outside.to_string()]));
+    let uplink = route.split_once("dev ").and_then(|(_, rest)| rest.split(' ').next());
+    let uplink = uplink.expect("a way to the outside");
+    must(lab.node().command("tc", &["qdisc", "add", "dev", uplink, "clsact"]));
+    let filter = ["filter", "add", "dev", uplink, "ingress", "protocol", "ip", "u32"];
+    let all = ["match", "u32", "0", "0", "flowid", &class];
+    must(lab.node().command("tc", &[&filter[..], &all[..]].concat()));
+    market.world.open(probe);
 }
 
 #[test]
@@ -195,8 +270,7 @@ fn a_flow_to_a_service_is_told_once_with_the_service_and_the_backend() {
             (1, 1, "shop/far-bad:8080", "DENIED"),
             (2, 0, "shop/bad:8080", "DENIED"),
             (3, 0, "shop/client:8080", "ALLOWED"),
-            // No hook sees where this one goes.
-            (4, 0, "10.96.0.5:80", "ALLOWED"),
+            (4, 0, "172.31.255.2:8080", "ALLOWED BY shop/node"),
         ] {
             let service = &services[service];
             market.translate(&[service.clone().with(&service.backends[index..=index])]);

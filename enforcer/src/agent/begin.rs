@@ -87,7 +87,9 @@ impl Core {
             }
         }
         self.take(update);
-        self.settle_node_addresses()?;
+        self.settle_node_addresses();
+        // What went while no agent was there, and what is not known yet, is still translated.
+        self.index.apply(Event::ServicesFound(self.kernel.services()?));
         // Decides everything that was taken in; the state is compared, so only names are needed.
         let named = self.index.take_plan();
         let renames = self.kernel.equal_tables(&self.index.snapshot());
@@ -98,10 +100,6 @@ impl Core {
             self.kernel.arrive(kernel_flows());
         }
         let mut plan = self.kernel.difference(&state)?;
-        if !self.source.is_live() {
-            let applied = self.kernel.keep_services(&mut plan)?;
-            self.note_failures(applied.failures);
-        }
         plan.names = named.names;
         plan.revision = named.revision;
         // What is judged where it leaves must find a hook there from the first packet on.

@@ -13,8 +13,9 @@ use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
 use super::{
-    break_glass::BreakGlass, bypass::Bypass, dns::ClusterDns, endpoints_file::EndpointsFile,
-    found::Found, gaps::Gaps, holds::Hold, names, told::Told,
+    backends::Backends, break_glass::BreakGlass, bypass::Bypass, dns::ClusterDns,
+    endpoints_file::EndpointsFile, found::Found, gaps::Gaps, holds::Hold, lingering::Lingering,
+    names, told::Told,
 };
 use crate::{
     cli::{StartMode, args::DirArgs},
@@ -24,7 +25,7 @@ use crate::{
         plan::Plan,
     },
     dataplane::{
-        self, Cover, DataplaneError, Kernel,
+        self, Cover, DataplaneError, FlowEvents, Kernel,
         netlink::{DiscoveryEvent, conntrack},
     },
     flow::{nodes::Nodes, thread::FlowsThread},
@@ -67,7 +68,7 @@ pub(super) struct Core {
     pub(super) ignored: Vec<Ignored>,
     pub(super) settled: bool,
     flows: FlowsThread,
-    nodes: Nodes,
+    pub(super) nodes: Nodes,
     wall_offset: Duration,
     /// What the network plugins tell of sandboxes, where they are asked.
     pub(super) cni: Option<CniCache>,
@@ -88,8 +89,10 @@ pub(super) struct Core {
     pub(super) outlets: BTreeMap<u32, Arc<str>>,
     /// Flows to Services may have backends that are not noted.
     pub(super) backends_due: bool,
-    /// When they were last noted.
-    pub(super) backends_noted: Option<Instant>,
+    /// The thread that notes them.
+    pub(super) backends: Backends,
+    /// Since when Services that are gone linger.
+    lingering: Lingering,
     pub(super) metrics: Metrics,
     pub(super) start: StartMode,
     /// Whether interfaces of nobody are audited only.
@@ -100,6 +103,8 @@ pub(super) struct Core {
     unattached_since: Option<Instant>,
     /// Other enforcers on the node.
     pub(super) rivals: Vec<Rival>,
+    /// Programs after ours that may take marks away, by interface.
+    pub(super) marks_at_risk: BTreeMap<u32, Vec<String>>,
     /// What the gate says of itself, where there is one.
     pub(super) gate: Option<watch::Receiver<GateStatus>>,
     /// Sandboxes that wait for their interface.
@@ -141,6 +146,8 @@ pub(super) struct Parts {
     pub(super) not_pods: Vec<String>,
     /// What holds for pods whose namespace says nothing.
     pub(super) enforcement: Enforcement,
+    /// Which events the kernel tells, and of how many allowed flows one.
+    pub(super) told: (FlowEvents, u32),
     /// Which of the node's addresses serve node ports.
     pub(super) node_ports: NodePortAddresses,
     /// Where the socket is, and what must survive.
@@ -151,7 +158,8 @@ impl Core {
     /// Takes over what an earlier agent left, or starts from nothing.
     pub(super) fn new(parts: Parts) -> Self {
         let Parts { kernel, source, cni, flows, nodes, wall_offset, dirs, .. } = parts;
-        let Parts { node, start, dns, metrics, not_pods, enforcement, node_ports, .. } = parts;
+        let Parts { node, start, dns, metrics, not_pods, enforcement, told, node_ports, .. } =
+            parts;
         let unsaved = match &source {
             Source::Kubernetes(source) => {
                 Some(Journal::open(&dirs.run_dir, &dirs.state_dir, &source.identity().boot))
@@ -159,6 +167,8 @@ impl Core {
             Source::Manifests(_) => None,
         };
         kernel.audit_unknown(enforcement == Enforcement::Audit);
+        let (events, one_of) = told;
+        kernel.tell_flows(events, one_of);
         let index = Index::new(IndexConfig {
             class_key: kernel.class_key(),
             first_table: kernel.first_table(),
@@ -166,6 +176,7 @@ impl Core {
             start: start.policy(),
             enforcement,
             node_ports,
+            service_entries: Some(kernel.service_entries()),
         });
         Self {
             index,
@@ -189,7 +200,8 @@ impl Core {
             bypass: Bypass::default(),
             outlets: BTreeMap::new(),
             backends_due: false,
-            backends_noted: None,
+            backends: Backends::default(),
+            lingering: Lingering::default(),
             metrics,
             start,
             audit: enforcement == Enforcement::Audit,
@@ -197,6 +209,7 @@ impl Core {
             gaps: Gaps::default(),
             unattached_since: None,
             rivals: Vec::new(),
+            marks_at_risk: BTreeMap::new(),
             gate: None,
             holds: Vec::new(),
             gate_told: VecDeque::new(),
@@ -265,21 +278,17 @@ impl Core {
         }
         self.take(update);
         if self.armed {
-            self.settle_node_addresses()?;
+            self.settle_node_addresses();
             self.plan();
-            if self.source.is_live() {
-                let applied = self.kernel.forget_kept_services();
-                self.note_failures(applied.failures);
-            }
         }
         Ok(())
     }
 
     /// Brings it into the kernel which addresses are the node's own, and what they are for.
-    pub(super) fn settle_node_addresses(&mut self) -> Result<(), DataplaneError> {
-        match self.index.take_node_addresses() {
-            Some(addresses) => self.kernel.set_node_addresses(addresses),
-            None => Ok(()),
+    pub(super) fn settle_node_addresses(&mut self) {
+        if let Some(addresses) = self.index.take_node_addresses() {
+            let applied = self.kernel.set_node_addresses(addresses);
+            self.note_failures(applied.failures);
         }
     }
 
@@ -304,10 +313,7 @@ impl Core {
     }
 
     /// Takes in what happened to interfaces.
-    ///
-    /// # Errors
-    /// If the map of node addresses cannot be written.
-    pub(super) fn discovered(&mut self, event: DiscoveryEvent) -> Result<(), DataplaneError> {
+    pub(super) fn discovered(&mut self, event: DiscoveryEvent) {
         if self.found.is_some() {
             if let DiscoveryEvent::Lost(ifindex) = event {
                 self.write(&Plan { endpoints_removed: vec![ifindex], ..Plan::default() });
@@ -320,7 +326,7 @@ impl Core {
             if outlets {
                 self.cover_early();
             }
-            return Ok(());
+            return;
         }
         match event {
             DiscoveryEvent::Found(interface) if self.is_ignored(&interface) => {}
@@ -336,7 +342,7 @@ impl Core {
             }
             DiscoveryEvent::NodeAddresses(addresses) => {
                 self.index.apply(Event::NodeAddressesFound(addresses));
-                self.settle_node_addresses()?;
+                self.settle_node_addresses();
             }
             DiscoveryEvent::Outlets(outlets) => {
                 self.outlets = outlets;
@@ -347,7 +353,6 @@ impl Core {
             DiscoveryEvent::FirstComplete => {}
         }
         self.plan();
-        Ok(())
     }
 
     /// Brings what the index wants into force. A plan that replaces tables is followed by one that
@@ -465,6 +470,18 @@ impl Core {
         }
         self.backends_due = true;
         self.look_for_bypass();
+        self.look_after_marks();
+        self.forget_services(Instant::now());
+    }
+
+    /// Forgets Services that proxies have had time to forget.
+    fn forget_services(&mut self, now: Instant) {
+        // Before all Services are known, those that no object names may be there.
+        let lingers = self.armed && self.source.is_live() && self.index.services().lingers();
+        if self.lingering.is_over(lingers, now) {
+            self.index.apply(Event::ProxiesHadTime);
+            self.plan();
+        }
     }
 
     /// Events that could not be decoded.

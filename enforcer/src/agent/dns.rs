@@ -36,9 +36,7 @@ mod tests {
     use super::*;
     use crate::cluster::{
         Index, IndexConfig,
-        event::{
-            Endpoint, EndpointSlice, EndpointsFrom, Event, Service, SessionAffinity, TrafficPolicy,
-        },
+        event::{Endpoint, EndpointSlice, Event, Service},
     };
 
     #[test]
@@ -50,18 +48,8 @@ mod tests {
             Index::new(IndexConfig { class_key: [0, 0], first_table: 1, ..IndexConfig::default() });
         assert_eq!(dns.addresses(index.services()), [ip("169.254.20.10")]);
         for (name, cluster_ip) in [("kube-dns", "10.96.0.10"), ("other", "10.96.0.11")] {
-            index.apply(Event::ServiceApplied(Box::new(Service {
-                key: key(name),
-                cluster_ips: vec![ip(cluster_ip)],
-                external_ips: Vec::new(),
-                load_balancer_ips: Vec::new(),
-                ports: Vec::new(),
-                endpoints_from: EndpointsFrom::Selector,
-                headless: false,
-                affinity: SessionAffinity::None,
-                external_traffic: TrafficPolicy::Cluster,
-                internal_traffic: TrafficPolicy::Cluster,
-            })));
+            let service = Service::at(key(name), vec![ip(cluster_ip)]);
+            index.apply(Event::ServiceApplied(Box::new(service)));
             let endpoint = |address: &str| Endpoint {
                 addresses: vec![ip(address)],
                 ready: false,

@@ -113,7 +113,7 @@ pub(super) fn take(
         }
     };
     for event in events {
-        core.discovered(event)?;
+        core.discovered(event);
     }
     core.sandboxes_changed();
     core.hold(hold);

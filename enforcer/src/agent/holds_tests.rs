@@ -15,7 +15,7 @@ use crate::{
     cli::{StartMode, args::DirArgs},
     cluster::{Enforcement, NodePortAddresses, event::ObjectKey},
     dataplane::{
-        self, AttachMode, Kernel, KernelConfig,
+        self, AttachMode, FlowEvents, Kernel, KernelConfig,
         netlink::{
             DiscoveryEvent, tcx,
             testing::{Namespace, block_on, ifindex, sh},
@@ -106,6 +106,7 @@ async fn agent(dir: &Path) -> (Core, Discovery) {
         },
         metrics: Metrics::new(Instant::now()),
         not_pods: Vec::new(),
+        told: (FlowEvents::All, 1),
         enforcement: Enforcement::Enforce,
         node_ports: NodePortAddresses::default(),
         dirs: DirArgs {
@@ -167,7 +168,7 @@ fn before_there_are_objects_backends_are_judged_where_an_earlier_agents_programs
             core.found = Some(Found::default());
             sh("ip link add d0 type bridge");
             let outlets = [(ifindex("d0"), "d0".into())].into();
-            core.discovered(DiscoveryEvent::Outlets(outlets)).unwrap();
+            core.discovered(DiscoveryEvent::Outlets(outlets));
             assert_eq!(programs_out("d0"), 1);
             core.maintain();
             assert_eq!(programs_out("d0"), 1, "only the first plan says what is no outlet");

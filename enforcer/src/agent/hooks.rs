@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tracing::{debug, warn};
+use tracing::warn;
 
 use super::{core::Core, found::Found};
 use crate::{
@@ -17,10 +17,6 @@ use crate::{
 
 /// Programs that were displaced are put back this often in a minute; then it is reported.
 const MOST_REATTACHMENTS: usize = 3;
-
-/// The backends of flows to Services are looked at this often at most: it takes a walk over the
-/// flows.
-const BACKENDS_AT_MOST: Duration = Duration::from_millis(200);
 
 impl Core {
     pub(super) fn look_for_bypass(&mut self) {
@@ -40,6 +36,24 @@ impl Core {
         for ifindex in self.bypass.found() {
             warn!(ifindex, "the pod's packets go round our program: another one redirects them");
         }
+    }
+
+    /// Looks for programs that could take away the mark by which a Service's backend is judged.
+    pub(super) fn look_after_marks(&mut self) {
+        let found = self.kernel.marks_at_risk();
+        for (ifindex, programs) in &found {
+            if self.marks_at_risk.get(ifindex) != Some(programs) {
+                let programs = programs.join(", ");
+                warn!(
+                    ifindex,
+                    programs,
+                    "another program runs after ours on the pod's hook: if it sets tc_index, or \
+                     accepts packets with a class of its own, the pod's policy is not asked about \
+                     the backends of Services"
+                );
+            }
+        }
+        self.marks_at_risk = found;
     }
 
     /// Has every interface that is no pod's judge what pods sent to Services.
@@ -77,26 +91,23 @@ impl Core {
                      Services are closed unless every backend is allowed"
                 ),
                 Covered::Again(name) => warn!(%name, "Services' backends are judged here again"),
+                Covered::NoInput(why) => warn!(
+                    why,
+                    "what pods send to Services and processes of this node get is not judged where \
+                     it gets there: only backends that slices name are judged, before"
+                ),
             }
         }
     }
 
-    /// Notes which backends flows to Services have; soon after a plan that has flows judged anew.
+    /// Has it noted which backends flows to Services have; soon after a plan that has flows judged
+    /// anew.
     pub(super) fn note_backends(&mut self, now: Instant) {
-        let soon = self
-            .backends_noted
-            .is_none_or(|last| now.saturating_duration_since(last) >= BACKENDS_AT_MOST);
-        if !self.backends_due || !soon {
+        if !self.backends_due {
             return;
         }
-        self.backends_due = false;
-        self.backends_noted = Some(now);
-        if let Err(error) = self.kernel.note_backends() {
-            debug!(
-                error = error_chain(&error),
-                "the backends of flows to Services cannot be noted: they are judged packet by packet"
-            );
-        }
+        let kernel = &self.kernel;
+        self.backends_due = !self.backends.begin(now, || kernel.backend_notes());
     }
 
     /// Interfaces whose packets go round our programs.

@@ -2,6 +2,7 @@
 
 mod announce;
 pub mod api;
+mod backends;
 mod begin;
 mod break_glass;
 mod bypass;
@@ -14,6 +15,7 @@ mod handover;
 mod holds;
 mod hooks;
 mod insights;
+mod lingering;
 mod names;
 mod observer;
 mod open_gate;
@@ -23,6 +25,7 @@ mod rival_watch;
 pub mod run;
 mod saving;
 mod scrape;
+mod service_gaps;
 pub mod socket;
 mod switches;
 mod told;

@@ -15,7 +15,7 @@ use crate::{
     hubble::{
         events::EventRing,
         origin::Origin,
-        peers::{PeerNode, PeerNodes},
+        peers::PeerNodes,
         server::{self, Config, Observed, Running, SOCKET_NAME},
     },
 };
@@ -25,18 +25,17 @@ use crate::{
 pub(super) struct Observing {
     server: Result<Running, String>,
     lost_in_kernel: Arc<AtomicU64>,
-    /// What the server is told of nodes.
-    _nodes: watch::Sender<PeerNodes>,
 }
 
 /// Starts the server. Policy is more than its flows: without it the agent goes on.
-pub(super) fn start(args: &AgentArgs, node: &str, flows: FlowRing, events: EventRing) -> Observing {
+pub(super) fn start(
+    args: &AgentArgs,
+    node: &str,
+    flows: FlowRing,
+    events: EventRing,
+    nodes: watch::Receiver<PeerNodes>,
+) -> Observing {
     let tcp = args.hubble.listen();
-    // This node can always be asked where it listens on an address of its own.
-    let address = tcp.as_ref().map(|(address, _)| address.ip());
-    let addresses = address.into_iter().filter(|address| !address.is_unspecified()).collect();
-    let here = PeerNode { name: node.into(), addresses };
-    let (tell, nodes) = watch::channel(PeerNodes::from([here]));
     let lost_in_kernel = Arc::new(AtomicU64::new(0));
     let config = Config { socket: args.dirs.run_dir.join(SOCKET_NAME), tcp };
     let observed = Observed {
@@ -56,7 +55,7 @@ pub(super) fn start(args: &AgentArgs, node: &str, flows: FlowRing, events: Event
     {
         info!(%address, "flows are shown on the network");
     }
-    Observing { server, lost_in_kernel, _nodes: tell }
+    Observing { server, lost_in_kernel }
 }
 
 impl Observing {

@@ -111,7 +111,7 @@ pub(super) fn ask(
     let (barrier, update) = core.source.barrier();
     core.source_changed(update)?;
     for event in discovery.rescan()? {
-        core.discovered(event)?;
+        core.discovered(event);
     }
     let now = Instant::now();
     let until = now.checked_add(Duration::from_secs(seconds)).unwrap_or(now);

@@ -14,6 +14,7 @@ use super::{
         StatusRequest,
     },
     core::Core,
+    service_gaps,
 };
 use crate::{
     cluster::{ENFORCEMENT_LABEL, EndpointStatus, InterfaceState, ObjectName},
@@ -30,6 +31,8 @@ pub(super) struct About {
     /// Which of several agents this is, as who started it names it.
     pub(super) instance: Option<String>,
     pub(super) started: SystemTime,
+    /// Room for Services that was asked for.
+    pub(super) service_entries: u32,
 }
 
 /// Why the whole plan is not in force yet; `None` if it is.
@@ -130,7 +133,9 @@ fn report(core: &Core, about: &About) -> StatusReport {
             .cloned()
             .chain(bad_enforcement(core))
             .chain(services(core))
+            .chain(service_room(core, about.service_entries))
             .chain(blocks_for_services(core))
+            .chain(service_gaps::problems(core))
             .collect(),
         ignored: core.ignored.clone(),
         maps: maps(core),
@@ -265,6 +270,7 @@ pub(super) fn maps(core: &Core) -> Vec<MapReport> {
     let flows = core.kernel.flow_counts();
     vec![
         report(abi::MAP_ENDPOINTS, status.endpoints.len(), abi::ENDPOINT_SLOTS),
+        report(abi::MAP_NODE_ADDRS, core.kernel.node_addresses_used(), abi::NODE_ADDRESSES),
         report(abi::MAP_PEERS, status.counts.peers, 262_144),
         report("CIDRS", status.counts.cidrs, 65_536),
         report(abi::MAP_SERVICES, status.counts.services, core.kernel.service_entries()),
@@ -293,6 +299,21 @@ fn services(core: &Core) -> impl Iterator<Item = Problem> {
             reason,
             ..Problem::default()
         })
+    })
+}
+
+/// A map that an earlier agent made may hold more than there is room for now.
+fn service_room(core: &Core, wanted: u32) -> Option<Problem> {
+    let have = core.kernel.service_entries();
+    (have != wanted).then(|| Problem {
+        object: Some("--service-entries".to_owned()),
+        value: Some(wanted.to_string()),
+        reason: format!(
+            "is not in force: the map in the kernel keeps its {have} entries, because it held more \
+             than would fit when the agent started; raise it, or start the agent again when there \
+             are fewer Services"
+        ),
+        ..Problem::default()
     })
 }
 

@@ -254,6 +254,7 @@ async fn serve(
         metrics: metrics.clone(),
         not_pods: args.ignore_interface.clone(),
         enforcement: args.enforcement,
+        told: (args.flow_events, args.flow_sampling),
         node_ports: args.nodeport_addresses,
         dirs: args.dirs.clone(),
     });
@@ -262,7 +263,7 @@ async fn serve(
         Export::start(config, origin, flows.clone(), metrics.export.clone())
     });
     let export = export.transpose()?;
-    let observing = observer::start(args, &node, flows, core.events());
+    let observing = observer::start(args, &node, flows, core.events(), core.nodes());
     core.begin(found, told)?;
 
     core.gate = gate.as_ref().map(OpenGate::status);
@@ -276,7 +277,12 @@ async fn serve(
         rivals: RivalWatch::new(args.dirs.bpf_dir.clone()),
         observing,
     };
-    let about = report::About { node, instance: args.instance.clone(), started };
+    let about = report::About {
+        node,
+        instance: args.instance.clone(),
+        started,
+        service_entries: args.service_entries,
+    };
     owning.set(true);
     let result =
         own(&mut core, &mut discovery, asked, &about, &mut beside, told_to_end.clone()).await;
@@ -371,7 +377,7 @@ async fn own(
                 let update = core.source.refresh();
                 core.source_changed(update)?;
             }
-            event = discovery.next() => core.discovered(event?)?,
+            event = discovery.next() => core.discovered(event?),
             () = told_of_sandboxes(core.cni.as_mut()) => core.sandboxes_changed(),
             question = asked.questions.recv() => match question {
                 Some(question) => waiting.extend(ask(core, discovery, question, about)?),

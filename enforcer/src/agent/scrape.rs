@@ -8,7 +8,7 @@ use enforcer_common::{
 };
 use jiff::Timestamp;
 
-use super::{api::EndpointState, core::Core, report};
+use super::{api::EndpointState, core::Core, report, service_gaps};
 use crate::{
     metrics::{
         EndpointCounts, KernelSnapshot, MapUse, PacketCount, ResourceCount, Snapshot, SourceState,
@@ -21,10 +21,12 @@ use crate::{
 const RESOURCES: [&str; 7] =
     ["pods", "local pods", "namespaces", "networkpolicies", "nodes", "services", "endpointslices"];
 /// Maps, as the status names them.
-const MAPS: [&str; 7] = [
+const MAPS: [&str; 9] = [
     abi::MAP_ENDPOINTS,
+    abi::MAP_NODE_ADDRS,
     abi::MAP_PEERS,
     "CIDRS",
+    abi::MAP_SERVICES,
     abi::MAP_ROWS,
     abi::MAP_INTERVALS,
     "CT (half-open)",
@@ -39,6 +41,7 @@ pub(super) fn snapshot(core: &Core) -> Snapshot {
 fn kernel(core: &Core) -> KernelSnapshot {
     let maps = report::maps(core);
     let lost = core.kernel.lost().unwrap_or_default();
+    let untold = core.kernel.untold().unwrap_or_default();
     KernelSnapshot {
         packets: packets(core),
         maps: MAPS
@@ -50,6 +53,8 @@ fn kernel(core: &Core) -> KernelSnapshot {
             .collect(),
         lost_verdict_events: lost[0],
         lost_trace_events: lost[1],
+        untold_verdict_events: untold[0],
+        untold_trace_events: untold[1],
     }
 }
 
@@ -95,6 +100,7 @@ fn state(core: &Core) -> StateSnapshot {
         source: source(&core.source.report()),
         interfaces_not_enforced: report::not_enforced(core).len() as u64,
         problems: core.problems.len() as u64,
+        service_gaps: service_gaps::counts(core),
         rivals: core.rivals.iter().filter(|rival| rival.enforces).map(|rival| rival.name).collect(),
     }
 }

@@ -8,6 +8,7 @@ use std::{
 
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use siphasher::sip::SipHasher13;
+use tokio::sync::watch;
 
 use super::core::Core;
 use crate::{
@@ -15,6 +16,7 @@ use crate::{
         event::{Event, ObjectKey},
         plan::{NameChange, PodIdentity},
     },
+    flow::nodes::PeerNodes,
     hubble::events::{AgentEvent, EndpointChange, EventRing, PolicyChange},
 };
 
@@ -48,6 +50,11 @@ impl Core {
     /// What is told of the agent, for those who show it.
     pub(super) fn events(&self) -> EventRing {
         self.told.events.clone()
+    }
+
+    /// The nodes of the cluster, now and whenever they change.
+    pub(super) fn nodes(&self) -> watch::Receiver<PeerNodes> {
+        self.nodes.watch()
     }
 }
 

@@ -61,6 +61,8 @@ fn change(index: &Index, node: &str, event: &Event) -> Unsaved {
         | Event::ServiceDeleted(_)
         | Event::SliceApplied(_)
         | Event::SliceDeleted(_)
+        | Event::ServicesFound(_)
+        | Event::ProxiesHadTime
         | Event::NodeAddressesFound(_)
         | Event::InterfaceFound(_)
         | Event::InterfaceAppeared(_)

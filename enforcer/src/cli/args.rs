@@ -21,7 +21,7 @@ use crate::{
         Enforcement, NodePortAddresses,
         event::{ObjectKey, StartPolicy},
     },
-    dataplane::AttachMode,
+    dataplane::{AttachMode, FlowEvents},
     gate,
     metrics::MetricsAddress,
 };
@@ -168,7 +168,7 @@ pub struct AgentArgs {
         value_parser = clap::value_parser!(u32).range(1024..=1 << 26)
     )]
     pub conntrack_entries: u32,
-    /// Addresses and ports of Services that the node can know; a map that is there keeps its size
+    /// Addresses and ports of Services that the node can know; namespaces share them
     #[arg(
         long,
         value_name = "N",
@@ -192,6 +192,18 @@ pub struct AgentArgs {
         value_parser = clap::value_parser!(u32).range(1..=1 << 24)
     )]
     pub flow_buffer: u32,
+    /// Which flow events the kernel tells
+    #[arg(long, value_enum, env = "ENFORCER_FLOW_EVENTS", default_value_t)]
+    pub flow_events: FlowEvents,
+    /// Of how many allowed flows one is told, and its replies and end; drops always are
+    #[arg(
+        long,
+        value_name = "N",
+        env = "ENFORCER_FLOW_SAMPLING",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
+    pub flow_sampling: u32,
     /// What is made of flows
     #[command(flatten)]
     pub flows: FlowArgs,

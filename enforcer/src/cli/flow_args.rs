@@ -14,7 +14,7 @@ use crate::{
 #[command(next_help_heading = "Flows")]
 pub struct FlowArgs {
     /// Flow metrics, separated by spaces, with options as Hubble's: flow, drop, policy, icmp, tcp,
-    /// port-distribution, flows-to-world, new-denied; nothing for none
+    /// port-distribution, flows-to-world, new-denied, traffic; nothing for none
     #[arg(
         long,
         value_name = "NAME[:OPTION=VALUE;…]…",

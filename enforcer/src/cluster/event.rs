@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
+use enforcer_common::abi::{self, ServiceKey};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 
 /// Labels of an object.
@@ -179,6 +180,25 @@ pub struct Service {
     pub internal_traffic: TrafficPolicy,
 }
 
+#[cfg(test)]
+impl Service {
+    /// A Service with these cluster addresses and defaults in the rest.
+    pub(crate) fn at(key: ObjectKey, cluster_ips: Vec<IpAddr>) -> Self {
+        Self {
+            key,
+            cluster_ips,
+            external_ips: Vec::new(),
+            load_balancer_ips: Vec::new(),
+            ports: Vec::new(),
+            endpoints_from: EndpointsFrom::Selector,
+            headless: false,
+            affinity: SessionAffinity::None,
+            external_traffic: TrafficPolicy::Cluster,
+            internal_traffic: TrafficPolicy::Cluster,
+        }
+    }
+}
+
 /// A port of an EndpointSlice.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SlicePort {
@@ -310,6 +330,12 @@ pub enum Event {
     SliceApplied(EndpointSlice),
     /// An EndpointSlice is gone.
     SliceDeleted(ObjectKey),
+    /// These entries for Services an earlier agent left in the kernel. What no object speaks for,
+    /// now or later, goes by [`Self::ProxiesHadTime`].
+    ServicesFound(BTreeMap<ServiceKey, abi::Service>),
+    /// Proxies have had time to notice which Services were gone when this was last said: their
+    /// virtual addresses are nobody's.
+    ProxiesHadTime,
     /// These are the node's own addresses.
     NodeAddressesFound(Vec<IpAddr>),
     /// An interface was found that is older than the agent, or one has changed.

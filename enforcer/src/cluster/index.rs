@@ -42,6 +42,8 @@ pub struct IndexConfig {
     pub enforcement: Enforcement,
     /// Which of this node's addresses serve node ports.
     pub node_ports: NodePortAddresses,
+    /// Virtual addresses and ports of Services that the kernel has room for; `None` for any number.
+    pub service_entries: Option<u32>,
 }
 
 /// Everything that is known, and what follows from it. See the module's documentation.
@@ -88,14 +90,15 @@ impl Index {
     /// An index that knows nothing yet.
     #[must_use]
     pub fn new(config: IndexConfig) -> Self {
-        let IndexConfig { class_key, first_table, node, start, enforcement, node_ports } = config;
+        let IndexConfig { class_key, first_table, node, start, .. } = config;
+        let IndexConfig { enforcement, node_ports, service_entries, .. } = config;
         Self {
             objects: Objects::default(),
             interfaces: Interfaces::default(),
             atoms: Atoms::default(),
             classes: Classes::new(class_key),
             rules: Rules::default(),
-            services: Services::new(node.clone(), node_ports),
+            services: Services::new(node.clone(), node_ports, service_entries),
             tables: Tables::new(first_table),
             prefixes: BTreeMap::new(),
             enforcement,
@@ -150,6 +153,8 @@ impl Index {
             Event::ServiceDeleted(key) => self.services.remove_service(&key),
             Event::SliceApplied(slice) => self.services.set_slice(slice),
             Event::SliceDeleted(key) => self.services.remove_slice(&key),
+            Event::ServicesFound(found) => self.services.set_found(found),
+            Event::ProxiesHadTime => self.services.age(),
             Event::NodeAddressesFound(addresses) => self.services.set_own_addresses(&addresses),
             Event::InterfaceFound(interface) => {
                 self.dirty.endpoints.insert(interface.ifindex);

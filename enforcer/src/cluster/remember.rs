@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use super::{
     binding::Binding,
-    event::{Labels, ObjectKey, Pod},
+    event::{EndpointSlice, Labels, ObjectKey, Pod, Service},
     index::Index,
 };
 
@@ -18,6 +18,11 @@ pub struct Remembered {
     pub local: Vec<Arc<Pod>>,
     /// Other pods that policies of this node refer to.
     pub remote: Vec<Arc<Pod>>,
+    /// Services with an address or node port: what goes to them is judged behind the translation,
+    /// for which their endpoints need not be known.
+    pub services: Vec<Service>,
+    /// But for those that are processes of this node, of which these slices consist.
+    pub slices: Vec<EndpointSlice>,
 }
 
 impl Index {
@@ -66,6 +71,13 @@ impl Index {
             .filter(|pod| !is_local(pod))
             .map(|pod| (&pod.key, pod))
             .collect();
-        Remembered { namespaces, local, remote: remote.into_values().cloned().collect() }
+        let services = self.services.services().filter(|service| !service.headless);
+        Remembered {
+            namespaces,
+            local,
+            remote: remote.into_values().cloned().collect(),
+            services: services.cloned().collect(),
+            slices: self.services.slices_on_node().collect(),
+        }
     }
 }

@@ -185,6 +185,9 @@ impl Kernel {
         }
         self.remove_services(stale_services, &mut applied);
         self.set_services(services, &mut applied);
+        if self.lacks_node_addresses() {
+            self.write_node_addresses(&mut applied);
+        }
         for endpoint in endpoints.values() {
             self.set_endpoint(endpoint, &mut applied);
         }
@@ -194,12 +197,12 @@ impl Kernel {
     }
 
     /// Opens the endpoints again that were locked for something that is no longer missing.
-    fn unlock(&mut self) {
+    pub(super) fn unlock(&mut self) {
         let locked: Vec<u32> = self
             .endpoints
             .by_ifindex
             .iter()
-            .filter(|(_, armed)| armed.locked && !self.pending.locks(armed.word))
+            .filter(|(_, armed)| armed.locked && !self.locks(armed.word))
             .map(|(ifindex, _)| *ifindex)
             .collect();
         for ifindex in locked {
@@ -216,7 +219,12 @@ impl Kernel {
     /// Whether something waits for [`Self::retry`].
     #[must_use]
     pub fn incomplete(&self) -> bool {
-        !self.pending.is_empty()
+        !self.pending.is_empty() || self.lacks_node_addresses()
+    }
+
+    /// Whether something is missing without which a pod with this word must take no new flow.
+    fn locks(&self, word: PolicyWord) -> bool {
+        self.lacks_node_addresses() || self.pending.locks(word)
     }
 
     fn add_row(&mut self, key: RowKey, row: &Arc<[Interval]>) -> Result<(), DataplaneError> {
@@ -310,7 +318,7 @@ impl Kernel {
         }
     }
 
-    fn lock_all(&mut self) {
+    pub(super) fn lock_all(&mut self) {
         let all: Vec<u32> = self.endpoints.by_ifindex.keys().copied().collect();
         for ifindex in all {
             self.endpoints.lock(&self.maps, ifindex, true);
@@ -327,7 +335,7 @@ impl Kernel {
         let generation = if *rejudge { generation.wrapping_add(1) } else { generation };
         let word = PolicyWord::new(*table, *isolated, generation);
         let result = if known.is_some() { self.switch(plan, word) } else { self.arm(plan, word) };
-        if self.pending.locks(word) {
+        if self.locks(word) {
             self.endpoints.lock(&self.maps, *ifindex, true);
         }
         if result.is_err() && taken_over {
@@ -416,9 +424,6 @@ impl Kernel {
         }
         if !slots.is_empty() {
             super::sweep::purge(&mut self.maps, gone, &slots);
-            if let Err(error) = self.forget_backends(gone) {
-                applied.failures.push(chain(&error));
-            }
         }
     }
 }

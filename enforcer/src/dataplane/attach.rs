@@ -288,6 +288,35 @@ pub(super) fn in_place(mode: AttachMode, programs: &[u32], ifindex: u32) -> bool
     })
 }
 
+/// Other hands' programs that see what the pod sends after ours did, in words.
+pub(super) fn after_ours(mode: AttachMode, ours: &[u32], ifindex: u32) -> Vec<String> {
+    let is_ours = |id: Option<u32>| id.is_some_and(|id| ours.contains(&id));
+    let filters = tc::filters(ifindex, parent(Direction::Egress)).unwrap_or_default();
+    let mut after = Vec::new();
+    let mut filters = filters.as_slice();
+    if mode == AttachMode::Clsact {
+        // Without ours there is nothing to lose.
+        let place = filters.iter().position(|filter| is_ours(filter.program_id));
+        filters = place.map_or(&[], |place| &filters[place + 1..]);
+    } else {
+        // Links run first, and all filters after them.
+        let found = tcx::query(ifindex, tcx::Hook::Ingress).unwrap_or_default();
+        let Some(place) = found.programs.iter().position(|id| is_ours(Some(*id))) else {
+            return after;
+        };
+        let others = found.programs[place + 1..].iter().filter(|id| !is_ours(Some(**id)));
+        after.extend(others.map(|id| format!("the TCX program {id}")));
+    }
+    let others = filters.iter().filter(|filter| !is_ours(filter.program_id));
+    after.extend(others.map(|filter| {
+        let tc::Filter { kind, priority, program_name, .. } = filter;
+        let name = program_name.as_ref().map_or_else(String::new, |name| format!(" {name}"));
+        format!("the {kind} filter{name} of priority {priority}")
+    }));
+    after.dedup();
+    after
+}
+
 /// Whether one of these programs is on a hook of an interface, however attached.
 pub(super) fn on_some_hook(programs: &[u32], ifindex: u32) -> bool {
     let ours = |id: &u32| programs.contains(id);

@@ -2,11 +2,52 @@
 
 use std::{mem::offset_of, sync::atomic::Ordering};
 
-use enforcer_common::abi::{CONTROL_AUDIT, CONTROL_WRITING, Control};
+use clap::ValueEnum;
+use enforcer_common::abi::{
+    CONTROL_AUDIT, CONTROL_NO_DROPS, CONTROL_NO_TRACES, CONTROL_NO_VERDICTS, CONTROL_WRITING,
+    Control,
+};
 
 use super::Kernel;
 
+/// Which events the kernel tells. Packets are counted all the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum FlowEvents {
+    /// Verdicts, drops, replies, and the ends of flows with what they have carried
+    #[default]
+    All,
+    /// Verdicts and drops
+    Verdicts,
+    /// Drops, and what would be dropped
+    Drops,
+    /// Nothing
+    None,
+}
+
+impl FlowEvents {
+    /// `CONTROL_NO_…` bits.
+    const fn unwanted(self) -> u32 {
+        match self {
+            Self::All => 0,
+            Self::Verdicts => CONTROL_NO_TRACES,
+            Self::Drops => CONTROL_NO_TRACES | CONTROL_NO_VERDICTS,
+            Self::None => CONTROL_NO_TRACES | CONTROL_NO_VERDICTS | CONTROL_NO_DROPS,
+        }
+    }
+}
+
 impl Kernel {
+    /// Which events are told: of allowed flows and their traces only one flow of `one_of`, by its
+    /// tuple; 0 and 1 mean all. Drops are not sampled, nor flows to Services that are judged behind
+    /// the translation.
+    pub fn tell_flows(&self, events: FlowEvents, one_of: u32) {
+        let sampling = self.maps.control.u32(0, offset_of!(Control, sampling));
+        sampling.store(one_of, Ordering::SeqCst);
+        for bit in [CONTROL_NO_TRACES, CONTROL_NO_VERDICTS, CONTROL_NO_DROPS] {
+            self.set_control(bit, events.unwanted() & bit != 0);
+        }
+    }
+
     /// Has interfaces without an endpoint audited only, or closed.
     pub fn audit_unknown(&self, audit: bool) {
         self.set_control(CONTROL_AUDIT, audit);

@@ -1,7 +1,7 @@
 //! The kernel's state as the agent writes it: one owner of maps, endpoints and attachments.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     net::IpAddr,
     path::PathBuf,
     sync::Arc,
@@ -11,8 +11,7 @@ use std::{
 use aya::{Ebpf, programs::SchedClassifier};
 use enforcer_common::abi::{
     COUNTER_SLOTS, CtEntry, CtKey4, CtKey6, Direction, INTERVAL_SLOTS, Interval, MAP_CT4, MAP_META,
-    MAP_NODE_ADDRS, Meta, NODE_SERVES_PORTS, PROG_NODE_EGRESS, PolicyWord, RowKey, ServiceKey,
-    TABLE_MASK, lane,
+    Meta, NODE_ADDRESSES, PROG_NODE_EGRESS, PolicyWord, RowKey, TABLE_MASK,
 };
 
 use super::{
@@ -20,13 +19,14 @@ use super::{
     apply::{Applied, Pending},
     attach::{self, Attachment, Place},
     endpoints::{Endpoints, Quotas},
+    input::Input,
     intervals::Allocator,
-    maps::{self, Maps, RingMaps, absent_is_fine, addr, failed},
+    maps::{self, Maps, RingMaps, failed},
     netlink::conntrack::KernelFlow,
     object::{self, PinPaths, Sizes},
     program_pins,
     read::read_meta,
-    sys,
+    resize, sys,
     upgrade::{self, Predecessor},
     uplinks::Uplinks,
 };
@@ -75,16 +75,15 @@ pub struct Kernel {
     pub(super) endpoints: Endpoints,
     pub(super) attached: HashMap<u32, Attachment>,
     pub(super) uplinks: Uplinks,
-    /// Flows in the map of backends, and when they were opened.
-    pub(super) noted_backends: HashMap<CtKey6, u64>,
+    pub(super) input: Input,
     pub(super) quotas: Quotas,
     pub(super) sizes: Sizes,
     pub(super) pending: Pending,
-    /// Services that an earlier agent left and that no object has named yet.
-    pub(super) kept_services: BTreeSet<ServiceKey>,
     /// The agent before died with a plan half written.
     pub(super) interrupted: bool,
+    /// As the map has them, and as it should.
     pub(super) node_addresses: BTreeMap<IpAddr, NodeAddress>,
+    pub(super) wanted_node_addresses: BTreeMap<IpAddr, NodeAddress>,
     pub(super) meta: Meta,
     /// Flows to seed new endpoints with, while an arrival is under way.
     pub(super) arrival: Option<Arrival>,
@@ -128,8 +127,16 @@ impl Kernel {
         if let Some(pins) = &pins {
             pins.create()?;
         }
-        let sizes = Sizes { conntrack: config.conntrack_entries, services: config.service_entries };
-        let mut ebpf = object::load(pins.as_ref(), sizes)?;
+        let services = config.service_entries;
+        let services = match &pins {
+            Some(pins) => {
+                resize::node_addresses(pins, NODE_ADDRESSES)?;
+                resize::services(pins, services)?
+            }
+            None => services,
+        };
+        let sizes = Sizes { conntrack: config.conntrack_entries, services };
+        let (mut ebpf, input) = object::load(pins.as_ref(), sizes)?;
         let (old_programs, programs) = match &pins {
             Some(pins) => program_pins::pin(&mut ebpf, pins)?,
             None => (Vec::new(), attach::program_ids(&mut ebpf)?),
@@ -158,16 +165,16 @@ impl Kernel {
             endpoints,
             attached: HashMap::new(),
             uplinks: Uplinks::default(),
-            noted_backends: HashMap::new(),
+            input,
             quotas: Quotas {
                 half: (sizes.conntrack / 16).max(64),
                 established: (sizes.conntrack / 4).max(64),
             },
             sizes,
             pending: Pending::default(),
-            kept_services: BTreeSet::new(),
             interrupted: false,
             node_addresses: BTreeMap::new(),
+            wanted_node_addresses: BTreeMap::new(),
             meta,
             arrival: None,
             predecessor,
@@ -175,8 +182,8 @@ impl Kernel {
         kernel.interrupted = kernel.is_half_written();
         kernel.read_rows()?;
         kernel.begin_upgrade();
-        kernel.noted_backends = kernel.read_backends();
         kernel.node_addresses = kernel.node_addresses()?;
+        kernel.wanted_node_addresses.clone_from(&kernel.node_addresses);
         Ok((kernel, rings))
     }
 
@@ -258,9 +265,7 @@ impl Kernel {
 
     /// Ends the arrival: what is armed from now on is new, and has no past.
     pub fn arrived(&mut self) {
-        if self.arrival.take().is_some() {
-            self.noted_backends = self.read_backends();
-        }
+        self.arrival = None;
     }
 
     /// Closes an interface that was armed and that no object speaks for.
@@ -359,6 +364,15 @@ impl Kernel {
         attached.filter(|ifindex| !attach::in_place(self.mode, &self.programs, *ifindex)).collect()
     }
 
+    /// Other hands' programs on the hook of what a pod sends, by its interface, that run after ours:
+    /// they can take the mark away by which a Service's backend is judged in the pod's name.
+    #[must_use]
+    pub fn marks_at_risk(&self) -> BTreeMap<u32, Vec<String>> {
+        let ours = self.all_ours();
+        let risk = |ifindex: &u32| (*ifindex, attach::after_ours(self.mode, &ours, *ifindex));
+        self.attached.keys().map(risk).filter(|(_, after)| !after.is_empty()).collect()
+    }
+
     pub(super) fn place(&self) -> Place<'_> {
         Place {
             pins: self.pins.as_ref(),
@@ -377,33 +391,6 @@ impl Kernel {
         self.attach(ifindex, interface).map(|_new| ())
     }
 
-    /// Makes the node's addresses these.
-    ///
-    /// # Errors
-    /// If the map cannot be written.
-    pub fn set_node_addresses(
-        &mut self,
-        new: BTreeMap<IpAddr, NodeAddress>,
-    ) -> Result<(), DataplaneError> {
-        let old = &self.node_addresses;
-        for (ip, purpose) in new.iter().filter(|(ip, purpose)| old.get(ip) != Some(purpose)) {
-            let value = match purpose {
-                NodeAddress::Plain => NODE_OWN,
-                NodeAddress::NodePorts => NODE_OWN | NODE_SERVES_PORTS,
-            };
-            self.maps
-                .node_addrs
-                .insert(addr(*ip), value, 0)
-                .map_err(|error| failed("write to", MAP_NODE_ADDRS, error))?;
-        }
-        for ip in old.keys().filter(|ip| !new.contains_key(ip)) {
-            absent_is_fine(self.maps.node_addrs.remove(&addr(*ip)))
-                .map_err(|error| failed("delete from", MAP_NODE_ADDRS, error))?;
-        }
-        self.node_addresses = new;
-        Ok(())
-    }
-
     /// Counters by index (see `abi::counter_index` and `abi::Spared`), summed over CPUs.
     ///
     /// # Errors
@@ -416,22 +403,6 @@ impl Kernel {
             })
             .collect::<Result<_, _>>()
             .map_err(|error| failed("read", enforcer_common::abi::MAP_COUNTERS, error))
-    }
-
-    /// Events lost by lane, summed over CPUs.
-    ///
-    /// # Errors
-    /// If the map cannot be read.
-    pub fn lost(&self) -> Result<[u64; lane::COUNT as usize], DataplaneError> {
-        let mut lost = [0; lane::COUNT as usize];
-        for (index, sum) in (0..).zip(&mut lost) {
-            let values = self.maps.lost.get(&index, 0);
-            *sum = values
-                .map_err(|error| failed("read", enforcer_common::abi::MAP_LOST, error))?
-                .iter()
-                .sum();
-        }
-        Ok(lost)
     }
 
     /// Whether an endpoint is closed because its plan is not whole.
@@ -483,10 +454,17 @@ impl Kernel {
         self.sizes.conntrack
     }
 
-    /// Virtual addresses and ports of Services that the node can know at once.
+    /// Virtual addresses and ports of Services that the node can know at once: as configured, or as
+    /// many as an earlier agent's map has room for that holds more.
     #[must_use]
     pub fn service_entries(&self) -> u32 {
         self.sizes.services
+    }
+
+    /// Addresses of the node in their map.
+    #[must_use]
+    pub fn node_addresses_used(&self) -> usize {
+        self.node_addresses.len()
     }
 
     /// Intervals in use.
@@ -501,9 +479,6 @@ impl Kernel {
         self.mode
     }
 }
-
-/// Value of every one of the node's own addresses.
-const NODE_OWN: u8 = 1;
 
 /// A table number that no row has: whoever points to it allows nothing.
 pub(super) const CLOSED_TABLE: u32 = TABLE_MASK;

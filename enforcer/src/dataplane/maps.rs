@@ -1,20 +1,28 @@
 //! The maps by their types, and the shapes that pins are checked against.
 
-use std::{fmt, net::IpAddr};
+use std::{fmt, net::IpAddr, os::fd::AsFd as _, sync::mpsc::Receiver};
 
 use aya::sys::SyscallError;
 use aya::{
-    Ebpf,
-    maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf, lpm_trie::Key},
+    Ebpf, Pod,
+    maps::{
+        Array, HashMap, IterableMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf,
+        lpm_trie::Key,
+    },
 };
 use enforcer_common::abi::{
-    self, Addr, AddrKey, Backend, COUNTER_SLOTS, Cidr4, Cidr6, ClassId, Control, CtEntry, CtKey4,
-    CtKey6, ENDPOINT_SLOTS, Endpoint, EndpointState, FragEntry, FragKey, INTERVAL_SLOTS, Interval,
-    Meta, Peer, Row, RowKey, Service, ServiceKey, ToldKey, lane,
+    self, Addr, AddrKey, Backend, COUNTER_SLOTS, Cidr4, Cidr6, ClassId, Closed, Control, CtEntry,
+    CtKey4, CtKey6, DROP_SLOTS, DropSlot, ENDPOINT_SLOTS, Endpoint, EndpointState, FragEntry,
+    FragKey, INTERVAL_SLOTS, Interval, Meta, Peer, Row, RowKey, Service, ServiceKey, lane,
 };
 use ipnet::IpNet;
 
-use super::{DataplaneError, sys::SharedArray};
+use super::{
+    DataplaneError,
+    closings::Closings,
+    drops::DropTable,
+    sys::{self, SharedArray},
+};
 
 /// What a pinned map must look like.
 #[derive(Debug)]
@@ -49,10 +57,10 @@ pub(super) const SHAPES: &[Shape] = &[
     shape::<CtKey6, CtEntry>(abi::MAP_CT6, "Hash", None),
     shape::<CtKey6, Backend>(abi::MAP_BACKENDS, "Hash", None),
     shape::<FragKey, FragEntry>(abi::MAP_FRAGMENTS, "LruHash", None),
-    shape::<ToldKey, u64>(abi::MAP_TOLD, "LruHash", None),
+    shape::<u32, DropSlot>(abi::MAP_DROPS, "Array", Some(DROP_SLOTS)),
     shape::<u32, Control>(abi::MAP_CONTROL, "Array", Some(1)),
     shape::<u32, u64>(abi::MAP_COUNTERS, "PerCpuArray", Some(COUNTER_SLOTS)),
-    shape::<u32, u64>(abi::MAP_LOST, "PerCpuArray", Some(lane::COUNT)),
+    shape::<u32, u64>(abi::MAP_LOST, "PerCpuArray", Some(lane::SLOTS)),
     Shape { name: abi::MAP_VERDICT_RING, kind: "RingBuf", key: 0, value: 0, entries: None },
     Shape { name: abi::MAP_TRACE_RING, kind: "RingBuf", key: 0, value: 0, entries: None },
     shape::<u32, Meta>(abi::MAP_META, "Array", Some(1)),
@@ -79,12 +87,16 @@ pub(super) struct Maps {
     pub(super) counters: PerCpuArray<MapData, u64>,
     pub(super) lost: PerCpuArray<MapData, u64>,
     pub(super) meta: Array<MapData, Meta>,
+    pub(super) closings: Closings,
 }
 
-/// The two event rings.
+/// Where events come from: the two rings, the table of drops, and what [`Maps`]' owner finds to be
+/// over.
 pub struct RingMaps {
     pub(super) verdicts: RingBuf<MapData>,
     pub(super) traces: RingBuf<MapData>,
+    pub(super) drops: DropTable,
+    pub(super) closed: Receiver<Closed>,
 }
 
 impl fmt::Debug for Maps {
@@ -123,6 +135,18 @@ fn shared(
     }
 }
 
+/// The same map once more, for another thread.
+pub(super) fn second_handle<K: Pod, V: Pod>(
+    map: &HashMap<MapData, K, V>,
+    name: &'static str,
+) -> Result<HashMap<MapData, K, V>, DataplaneError> {
+    let fd = IterableMap::map(map).fd().as_fd().try_clone_to_owned();
+    let fd =
+        fd.map_err(|source| DataplaneError::System { operation: "duplicating a map", source })?;
+    let data = MapData::from_fd(fd).map_err(|source| failed("open", name, source))?;
+    HashMap::try_from(Map::HashMap(data)).map_err(|source| failed("open", name, source))
+}
+
 /// Says which operation on which map failed.
 pub(super) fn failed(
     operation: &'static str,
@@ -134,6 +158,8 @@ pub(super) fn failed(
 
 /// Takes all maps out of a loaded object.
 pub(super) fn open(ebpf: &mut Ebpf) -> Result<(Maps, RingMaps), DataplaneError> {
+    let (closings, closed) = Closings::new();
+    let drops = shared(ebpf, abi::MAP_DROPS, DROP_SLOTS, size_of::<DropSlot>())?;
     let maps = Maps {
         endpoints: shared(ebpf, abi::MAP_ENDPOINTS, ENDPOINT_SLOTS, size_of::<Endpoint>())?,
         endpoint_state: shared(
@@ -159,10 +185,13 @@ pub(super) fn open(ebpf: &mut Ebpf) -> Result<(Maps, RingMaps), DataplaneError> 
         counters: typed(ebpf, abi::MAP_COUNTERS)?,
         lost: typed(ebpf, abi::MAP_LOST)?,
         meta: typed(ebpf, abi::MAP_META)?,
+        closings,
     };
     let rings = RingMaps {
         verdicts: typed(ebpf, abi::MAP_VERDICT_RING)?,
         traces: typed(ebpf, abi::MAP_TRACE_RING)?,
+        drops: DropTable::new(drops, sys::monotonic()),
+        closed,
     };
     Ok((maps, rings))
 }

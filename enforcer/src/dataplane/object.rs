@@ -15,7 +15,11 @@ use aya::{
 };
 use enforcer_common::abi::{ABI_VERSION, MAP_BACKENDS, MAP_CT4, MAP_CT6, MAP_SERVICES};
 
-use super::{DataplaneError, attach, maps, sys};
+use super::{
+    DataplaneError, attach,
+    input::{Input, Layout},
+    maps, sys,
+};
 
 /// The object that `cargo xtask build-ebpf` made, aligned as the loader wants it.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("ENFORCER_BPF_OBJECT_PATH"));
@@ -79,12 +83,15 @@ pub struct Sizes {
 }
 
 /// Loads the object. With `pins`, maps that are pinned there are used, others are made and pinned.
+/// The program of netfilter comes apart: the library has no type for it.
 ///
 /// # Errors
 /// If a pinned map is not this version's or the kernel refuses.
-pub fn load(pins: Option<&PinPaths>, sizes: Sizes) -> Result<Ebpf, DataplaneError> {
+pub(super) fn load(pins: Option<&PinPaths>, sizes: Sizes) -> Result<(Ebpf, Input), DataplaneError> {
     sys::raise_memlock();
+    let layout = Layout::read();
     let mut loader = EbpfLoader::new();
+    layout.put(&mut loader);
     let Sizes { conntrack, services } = sizes;
     loader.map_max_entries(MAP_CT4, conntrack).map_max_entries(MAP_CT6, conntrack);
     loader.map_max_entries(MAP_SERVICES, services).map_max_entries(MAP_BACKENDS, conntrack);
@@ -104,7 +111,8 @@ pub fn load(pins: Option<&PinPaths>, sizes: Sizes) -> Result<Ebpf, DataplaneErro
             source: Box::new(source),
         })?;
     }
-    Ok(ebpf)
+    let input = Input::prepare(&ebpf, layout);
+    Ok((ebpf, input))
 }
 
 /// One of the object's programs.

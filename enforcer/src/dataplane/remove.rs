@@ -1,6 +1,7 @@
 //! Taking everything out of the kernel again.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -46,13 +47,39 @@ fn remove_filters(programs: &[u32], state_dir: &Path) -> Result<(), DataplaneErr
             continue;
         }
         delete_filters(ifindex, programs)?;
-        let mut others = false;
+        delete_unused_clsact(ifindex, state_dir)?;
+    }
+    Ok(())
+}
+
+/// Removes an interface's clsact qdisc if it was made for our filters and has none any more, and
+/// the note of that. One that was there before, or that another has come to use, stays.
+pub(super) fn delete_unused_clsact(ifindex: u32, state_dir: &Path) -> Result<(), DataplaneError> {
+    let note = made_clsact(state_dir, ifindex);
+    if !note.exists() {
+        return Ok(());
+    }
+    if tc::has_clsact(ifindex)? {
         for parent in [tc::Parent::Ingress, tc::Parent::Egress] {
-            others |= !tc::filters(ifindex, parent)?.is_empty();
+            if !tc::filters(ifindex, parent)?.is_empty() {
+                return Ok(());
+            }
         }
-        // A qdisc that was there before, or that another has come to use, stays.
-        if !others && made_clsact(state_dir, ifindex).exists() {
-            tc::delete_clsact(ifindex)?;
+        tc::delete_clsact(ifindex)?;
+    }
+    delete(&note)
+}
+
+/// Forgets the qdiscs of interfaces that are gone: another may come to have their number.
+pub(super) fn forget_absent_clsacts(state_dir: &Path) -> Result<(), DataplaneError> {
+    let present: BTreeSet<PathBuf> =
+        links()?.iter().map(|link| made_clsact(state_dir, link.ifindex)).collect();
+    let Some(folder) = made_clsact(state_dir, 0).parent().map(Path::to_owned) else {
+        return Ok(());
+    };
+    for note in entries(&folder)? {
+        if !present.contains(&note) {
+            delete(&note)?;
         }
     }
     Ok(())

@@ -84,6 +84,8 @@ fn entry(view: &PodFlow, flow: &KernelFlow, seed: &Seed<'_>, now: u64) -> Option
         seen_reply,
         service: 0,
         hidden_slot: 0,
+        // What it has carried is counted from now on.
+        ..CtEntry::default()
     })
 }
 

@@ -4,17 +4,16 @@
 //! is not up to date may not know of a process of this node behind it. So while one cannot be
 //! written, whoever is isolated for egress takes no new flow.
 
-use std::collections::BTreeSet;
-
-use enforcer_common::abi::{Direction, MAP_SERVICES, Service, ServiceKey};
+use enforcer_common::abi::{
+    CONTROL_REST, Direction, MAP_SERVICES, REST_OF_SERVICES, Service, ServiceKey,
+};
 
 use super::{
-    DataplaneError, Kernel,
+    Kernel,
     apply::Applied,
     error::chain,
     maps::{absent_is_fine, failed},
 };
-use crate::cluster::plan::Plan;
 
 impl Kernel {
     pub(super) fn set_services(
@@ -26,7 +25,10 @@ impl Kernel {
         for (key, service) in services {
             self.pending.services.remove(&key);
             self.pending.stale_services.remove(&key);
-            self.kept_services.remove(&key);
+            if key == REST_OF_SERVICES {
+                // Programs look for it only then.
+                self.set_control(CONTROL_REST, true);
+            }
             if let Err(error) = self.maps.services.insert(key, service, 0) {
                 first.get_or_insert(failed("write to", MAP_SERVICES, error));
                 self.pending.services.insert(key, service);
@@ -51,11 +53,12 @@ impl Kernel {
     ) {
         for key in keys {
             self.pending.stale_services.remove(&key);
-            self.kept_services.remove(&key);
             if let Err(error) = absent_is_fine(self.maps.services.remove(&key)) {
                 applied.failures.push(chain(&failed("delete from", MAP_SERVICES, error)));
                 // It opens nothing: what goes there is judged behind the translation.
                 self.pending.stale_services.insert(key);
+            } else if key == REST_OF_SERVICES {
+                self.set_control(CONTROL_REST, false);
             }
         }
     }
@@ -69,33 +72,5 @@ impl Kernel {
         for ifindex in isolated {
             self.endpoints.lock(&self.maps, ifindex, true);
         }
-    }
-
-    /// Keeps the Services that a plan for the start would remove: they are not known yet, and the
-    /// node's proxy still translates them. What an earlier agent knew of the classes behind them may
-    /// be wrong by now, so it is the hook behind the translation that judges.
-    ///
-    /// # Errors
-    /// If the map cannot be read.
-    pub fn keep_services(&mut self, plan: &mut Plan) -> Result<Applied, DataplaneError> {
-        let mut applied = Applied::default();
-        let kept: BTreeSet<_> = std::mem::take(&mut plan.services_removed).into_iter().collect();
-        let have = self.services()?;
-        let known =
-            have.into_iter().filter(|(key, service)| service.pair_count != 0 && kept.contains(key));
-        let unknown = known.map(|(key, service)| {
-            (key, Service { pairs: Default::default(), pair_count: 0, ..service })
-        });
-        self.set_services(unknown.collect::<Vec<_>>(), &mut applied);
-        self.kept_services = kept;
-        Ok(applied)
-    }
-
-    /// All Services are known now: those that were kept and that no plan has named since go.
-    pub fn forget_kept_services(&mut self) -> Applied {
-        let mut applied = Applied::default();
-        let kept = std::mem::take(&mut self.kept_services);
-        self.remove_services(kept, &mut applied);
-        applied
     }
 }

@@ -1,6 +1,7 @@
 //! Aging by timer: expired flows are deleted, endpoints' counts made exact.
 //!
-//! The programs treat an expired entry as none, so this is about room, not about verdicts.
+//! The programs treat an expired entry as none, so this is about room, not about verdicts. What a
+//! flow has carried that nobody saw end is told here.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -14,7 +15,12 @@ use enforcer_common::{
     conntrack::expired,
 };
 
-use super::{Kernel, maps::Maps, sys};
+use super::{
+    Kernel,
+    closings::{Closings, Ending},
+    maps::Maps,
+    sys,
+};
 
 /// What a sweep found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,7 +46,7 @@ type Counts = HashMap<u16, (i64, i64)>;
 /// Protocol and interface of a flow.
 type Owner = (u8, u32);
 
-trait Key: aya::Pod {
+trait Key: aya::Pod + Ending {
     fn proto(&self) -> u8;
     fn ifindex(&self) -> u32;
 }
@@ -73,8 +79,10 @@ impl Kernel {
             live.contains(&ifindex) && !expired(proto, entry, now)
         };
         let before = self.state_counts();
-        let four = sweep_map(&mut self.maps.ct4, &mut counts, keep);
-        let six = sweep_map(&mut self.maps.ct6, &mut counts, keep);
+        let Maps { ct4, ct6, closings, control, .. } = &mut self.maps;
+        closings.open(control, now);
+        let four = sweep_map(ct4, &mut counts, closings, keep);
+        let six = sweep_map(ct6, &mut counts, closings, keep);
         for (slot, (half, established)) in before {
             let (real_half, real_established) = u16::try_from(slot)
                 .ok()
@@ -138,6 +146,7 @@ impl Kernel {
 fn sweep_map<K: Key>(
     map: &mut BpfHashMap<MapData, K, CtEntry>,
     counts: &mut Counts,
+    closings: &mut Closings,
     keep: impl Fn(Owner, &CtEntry) -> bool,
 ) -> Swept {
     let mut swept = Swept::default();
@@ -159,14 +168,14 @@ fn sweep_map<K: Key>(
     }
     for key in gone {
         // A packet may have revived it since it was read, or a new flow taken its place.
-        let revived =
-            map.get(&key, 0).is_ok_and(|entry| keep((key.proto(), key.ifindex()), &entry));
-        if revived {
+        let Ok(entry) = map.get(&key, 0) else { continue };
+        if keep((key.proto(), key.ifindex()), &entry) {
             swept.live += 1;
             continue;
         }
         if map.remove(&key).is_ok() {
             swept.deleted += 1;
+            closings.tell(&key, &entry);
         }
     }
     swept
@@ -181,6 +190,8 @@ pub(super) fn purge(maps: &mut Maps, interfaces: &[u32], slots: &BTreeSet<u32>) 
         !interfaces.contains(&ifindex) && !hidden
     };
     let mut unused = Counts::new();
-    sweep_map(&mut maps.ct4, &mut unused, stays);
-    sweep_map(&mut maps.ct6, &mut unused, stays);
+    let Maps { ct4, ct6, closings, control, .. } = maps;
+    closings.open(control, sys::monotonic());
+    sweep_map(ct4, &mut unused, closings, stays);
+    sweep_map(ct6, &mut unused, closings, stays);
 }

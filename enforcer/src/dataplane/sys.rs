@@ -83,6 +83,19 @@ pub fn monotonic() -> u64 {
     time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs()
 }
 
+/// The bytes of a value, as it stands in a ring.
+pub(super) fn bytes_of<T: aya::Pod>(value: &T) -> &[u8] {
+    // SAFETY: Pod promises that there is no padding, so all of its bytes are initialised; they live
+    // and stay unchanged as long as the borrow.
+    unsafe { std::slice::from_raw_parts(std::ptr::from_ref(value).cast(), size_of::<T>()) }
+}
+
+/// The value whose bytes these are; `None` if there are more or fewer.
+pub(crate) fn value_of<T: aya::Pod>(bytes: &[u8]) -> Option<T> {
+    // SAFETY: of the value's size, at any address; Pod promises that any bytes are a value.
+    (bytes.len() == size_of::<T>()).then(|| unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
+}
+
 /// A memory-mapped array map: stores into it are what the programs read.
 #[derive(Debug)]
 pub(super) struct SharedArray {

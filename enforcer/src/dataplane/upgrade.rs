@@ -26,16 +26,16 @@ use std::{
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError};
 use enforcer_common::abi::{
-    ABI_VERSION, AddrKey, CT_ESTABLISHED, CT_REVOKED, CtEntry, CtKey4, CtKey6, ENDPOINT_SLOTS,
-    EP_SHADOW, Endpoint, FragEntry, FragKey, MAP_CT4, MAP_CT6, MAP_ENDPOINTS, MAP_FRAGMENTS,
-    MAP_META, MAP_POD_ADDRS, Meta, PolicyWord,
+    ABI_VERSION, AddrKey, CT_ESTABLISHED, CT_REVOKED, CtEntry, CtEntryV1, CtKey4, CtKey6,
+    ENDPOINT_SLOTS, EP_SHADOW, Endpoint, FragEntry, FragKey, MAP_CT4, MAP_CT6, MAP_ENDPOINTS,
+    MAP_FRAGMENTS, MAP_META, MAP_POD_ADDRS, Meta, PolicyWord,
 };
 
 use super::{
     DataplaneError, Kernel, attach,
     endpoints::read_armed,
     kernel::CLOSED_TABLE,
-    maps::{SHAPES, failed},
+    maps::{SHAPES, Shape, failed},
     netlink::{links::Links, rcu},
     object::{self, PinPaths},
     program_pins, remove,
@@ -71,9 +71,47 @@ pub(super) struct Predecessor {
     pub(super) programs: Vec<u32>,
     /// Its endpoints that are not ours alone yet, by interface index.
     pub(super) endpoints: BTreeMap<u32, OldEndpoint>,
-    ct4: HashMap<MapData, CtKey4, CtEntry>,
-    ct6: HashMap<MapData, CtKey6, CtEntry>,
+    ct4: OldFlows<CtKey4>,
+    ct6: OldFlows<CtKey6>,
     fragments: HashMap<MapData, FragKey, FragEntry>,
+}
+
+/// The predecessor's flows. An entry of version 1 is the first part of one of today; a map with
+/// whole ones is of a build between the two.
+#[derive(Debug)]
+enum OldFlows<K: aya::Pod> {
+    Old(HashMap<MapData, K, CtEntryV1>),
+    Today(HashMap<MapData, K, CtEntry>),
+}
+
+impl<K: aya::Pod> OldFlows<K> {
+    fn open(pins: &PinPaths, name: &'static str) -> Result<Self, DataplaneError> {
+        let path = pins.maps.join(name);
+        let old = Shape {
+            name,
+            kind: "Hash",
+            key: size_of::<K>() as u32,
+            value: size_of::<CtEntryV1>() as u32,
+            entries: None,
+        };
+        if object::check_pin(&path, &old).is_ok() {
+            let data = MapData::from_pin(&path).map_err(|source| failed("open", name, source))?;
+            let map = Map::HashMap(data).try_into();
+            return map.map(Self::Old).map_err(|source| failed("open", name, source));
+        }
+        open(pins, name, Map::HashMap).map(Self::Today)
+    }
+
+    /// What can be read of them.
+    fn all(&self) -> Vec<(K, CtEntry)> {
+        // An entry that is deleted meanwhile may make the walk start over: then it is there twice.
+        match self {
+            Self::Old(map) => {
+                map.iter().flatten().map(|(key, entry)| (key, entry.into())).collect()
+            }
+            Self::Today(map) => map.iter().flatten().collect(),
+        }
+    }
 }
 
 /// What a step of taking over did.
@@ -151,8 +189,8 @@ fn open<T: TryFrom<Map, Error = MapError>>(
 
 fn data(pins: &PinPaths, name: &'static str) -> Result<MapData, DataplaneError> {
     let path = pins.maps.join(name);
-    // Of the maps that are read here, version 1 has the layouts of today but for words that were
-    // zero. Whoever changes one gives the old one a shape of its own.
+    // But for flows, version 1 has of the maps that are read here the layouts of today, but for
+    // words that were zero. Whoever changes one gives the old one a shape of its own.
     if let Some(shape) = SHAPES.iter().find(|shape| shape.name == name) {
         object::check_pin(&path, shape)?;
     }
@@ -190,8 +228,8 @@ fn read_v1(pins: PinPaths) -> Result<Predecessor, DataplaneError> {
         armed: meta.armed != 0,
         programs,
         endpoints,
-        ct4: open(&pins, MAP_CT4, Map::HashMap)?,
-        ct6: open(&pins, MAP_CT6, Map::HashMap)?,
+        ct4: OldFlows::open(&pins, MAP_CT4)?,
+        ct6: OldFlows::open(&pins, MAP_CT6)?,
         fragments: open(&pins, MAP_FRAGMENTS, Map::LruHashMap)?,
         pins,
     })
@@ -204,13 +242,12 @@ const fn origin(entry: &CtEntry) -> u8 {
 
 /// Copies the flows of these interfaces that are missing, or of which we think otherwise.
 fn copy_flows<K: aya::Pod>(
-    from: &HashMap<MapData, K, CtEntry>,
+    from: &OldFlows<K>,
     to: &mut HashMap<MapData, K, CtEntry>,
     concerned: impl Fn(&K) -> bool,
     upgraded: &mut Upgraded,
 ) {
-    // An entry that is deleted meanwhile may make the walk start over: then it is looked at twice.
-    for (key, entry) in from.iter().flatten().filter(|(key, _)| concerned(key)) {
+    for (key, entry) in from.all().into_iter().filter(|(key, _)| concerned(key)) {
         if to.get(&key, 0).is_ok_and(|ours| origin(&ours) == origin(&entry)) {
             continue;
         }

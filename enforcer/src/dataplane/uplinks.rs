@@ -57,6 +57,8 @@ pub enum Covered {
     Failed(Arc<str>, DataplaneError),
     /// The program had been taken away and is there again.
     Again(Arc<str>),
+    /// Nothing judges what processes of this node get, and why.
+    NoInput(String),
 }
 
 fn is_gone(ifindex: u32) -> bool {
@@ -77,6 +79,7 @@ impl Kernel {
         let mut told = Vec::new();
         let left = |ifindex: &u32| matches!(cover, Cover::Except(left) if left.contains(ifindex));
         let look = cover == Cover::Displaced;
+        told.extend(self.take_in(look).map(Covered::NoInput));
         let wanted: BTreeMap<u32, Arc<str>> = interfaces
             .iter()
             .filter(|(ifindex, _)| !self.attached.contains_key(ifindex) && !left(ifindex))
@@ -171,6 +174,17 @@ impl Kernel {
             && let Some(id) = self.out_program()
         {
             let _gone = remove::delete_filters(ifindex, &[id]);
+            // One that is a pod's now needs its qdisc.
+            if let Some(state_dir) = &self.state_dir
+                && !self.attached.contains_key(&ifindex)
+            {
+                // What stays is removed with everything else.
+                let _stays = if is_gone(ifindex) {
+                    remove::delete(&attach::made_clsact(state_dir, ifindex))
+                } else {
+                    remove::delete_unused_clsact(ifindex, state_dir)
+                };
+            }
         }
     }
 
@@ -178,6 +192,10 @@ impl Kernel {
     fn tidy(&mut self, wanted: &BTreeMap<u32, Arc<str>>) {
         if std::mem::replace(&mut self.uplinks.tidy, true) {
             return;
+        }
+        if let Some(state_dir) = &self.state_dir {
+            // As below.
+            let _stays = remove::forget_absent_clsacts(state_dir);
         }
         let Some(pins) = &self.pins else { return };
         let keep: BTreeSet<PathBuf> = wanted.keys().map(|ifindex| path(pins, *ifindex)).collect();

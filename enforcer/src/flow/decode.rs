@@ -1,18 +1,17 @@
-//! Bytes of an [`enforcer_common::abi::Event`] to a typed value. What this build does not know
-//! (an event of a newer program) is carried as a number and never refused.
+//! Bytes of an [`Event`] or a [`Closed`] to a typed value. What this build does not know (an event
+//! of a newer program) is carried as a number and never refused.
 
-use std::{
-    mem::{offset_of, size_of},
-    net::IpAddr,
-};
+use std::{mem::size_of, net::IpAddr, time::Duration};
 
 use enforcer_common::{
     abi::{
-        Addr, Direction, EVENT_AUDIT, EVENT_DISABLED, EVENT_MASQUERADED, EVENT_REPLY,
-        EVENT_REVOKED, EVENT_TRANSLATED, EVENT_UNPARSED, Event, RuleId, Spared, event_kind,
+        Addr, Closed, Direction, EVENT_AUDIT, EVENT_DISABLED, EVENT_MASQUERADED, EVENT_REPLY,
+        EVENT_REVOKED, EVENT_TRANSLATED, EVENT_UNPARSED, Event, RuleId, Spared, Totals, event_kind,
     },
     reason::{FIRST_DROP, Reason},
 };
+
+use crate::dataplane::value_of;
 
 /// The record in a ring has the wrong size: the programs are of another build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -23,7 +22,7 @@ use enforcer_common::{
 pub struct DecodeError {
     /// Bytes of the record.
     pub size: usize,
-    /// Bytes of an [`Event`].
+    /// Bytes of an [`Event`], the smaller of the two.
     pub wanted: usize,
 }
 
@@ -34,10 +33,12 @@ pub enum EventKind {
     Verdict,
     /// A packet was dropped for another reason than policy.
     Drop,
-    /// A flow's first reply, or the end of a connection.
+    /// A flow's first reply, or that one side of a connection has closed it.
     Trace,
     /// A pod opens a flow to a Service's address; its verdict comes with the backend.
     Pending,
+    /// A flow is over; see [`RawFlow::totals`].
+    Close,
     /// A number of a later version.
     Unknown(u8),
 }
@@ -136,67 +137,78 @@ pub struct RawFlow {
     pub spared: Option<Spared>,
     /// Slot of another local pod that a masqueraded packet was judged as, else 0.
     pub hidden_slot: u16,
+    /// Packets that the event stands for: drops of one tuple are told together.
+    pub count: u32,
+    /// Of a TCP handshake, where it is known: with a first reply how long that took, with a close
+    /// the time to the opener's acknowledgement.
+    pub rtt: Option<Duration>,
+    /// What a flow that is over has carried.
+    pub totals: Option<Totals>,
 }
 
 /// Reads one record of a ring.
 ///
 /// # Errors
-/// If the size is not that of an [`Event`].
+/// If the size is not that of an [`Event`] or a [`Closed`].
 pub fn decode(bytes: &[u8]) -> Result<RawFlow, DecodeError> {
-    let Ok(event) = <&[u8; size_of::<Event>()]>::try_from(bytes) else {
-        return Err(DecodeError { size: bytes.len(), wanted: size_of::<Event>() });
-    };
-    let u16_at = |at: usize| u16::from_ne_bytes([event[at], event[at + 1]]);
-    let u32_at =
-        |at: usize| u32::from_ne_bytes([event[at], event[at + 1], event[at + 2], event[at + 3]]);
-    let addr_at = |at: usize| {
-        let mut octets = [0; 16];
-        octets.copy_from_slice(&event[at..at + 16]);
-        address(Addr::from_octets(octets))
-    };
-    let mut time = [0; 8];
-    time.copy_from_slice(&event[offset_of!(Event, time)..][..8]);
-    let flags = event[offset_of!(Event, flags)];
-    let ethertype = u16_at(offset_of!(Event, ethertype));
-    let parsed = flags & EVENT_UNPARSED == 0 && ethertype == 0;
-    let kind = match event[offset_of!(Event, kind)] {
-        event_kind::VERDICT => EventKind::Verdict,
-        event_kind::DROP => EventKind::Drop,
-        event_kind::TRACE => EventKind::Trace,
-        event_kind::PENDING => EventKind::Pending,
-        other => EventKind::Unknown(other),
-    };
-    let spared = if flags & EVENT_AUDIT != 0 {
-        Some(Spared::Audit)
-    } else {
-        (flags & EVENT_DISABLED != 0).then_some(Spared::Disabled)
-    };
-    let reason = event[offset_of!(Event, reason)];
-    let direction = event[offset_of!(Event, direction)];
-    Ok(RawFlow {
-        time: u64::from_ne_bytes(time),
-        src: parsed.then(|| addr_at(offset_of!(Event, src))),
-        dst: parsed.then(|| addr_at(offset_of!(Event, dst))),
-        ifindex: u32_at(offset_of!(Event, ifindex)),
-        rule: u32_at(offset_of!(Event, rule)),
-        generation: u32_at(offset_of!(Event, generation)),
-        len: u32_at(offset_of!(Event, len)),
-        src_port: u16_at(offset_of!(Event, src_port)),
-        dst_port: u16_at(offset_of!(Event, dst_port)),
-        slot: u16_at(offset_of!(Event, slot)),
-        ethertype: (ethertype != 0).then_some(ethertype),
-        kind,
-        reason: Reason::from_u8(reason).map_or(ReasonCode::Unknown(reason), ReasonCode::Known),
-        direction: Direction::BOTH.into_iter().find(|d| *d as u8 == direction),
-        proto: event[offset_of!(Event, proto)],
-        tcp_flags: event[offset_of!(Event, tcp_flags)],
-        reply: flags & EVENT_REPLY != 0,
-        masqueraded: flags & EVENT_MASQUERADED != 0,
-        revoked: flags & EVENT_REVOKED != 0,
-        translated: flags & EVENT_TRANSLATED != 0,
-        spared,
-        hidden_slot: u16_at(offset_of!(Event, hidden_slot)),
-    })
+    if let Some(event) = value_of::<Event>(bytes) {
+        return Ok(RawFlow::from(&event));
+    }
+    match value_of::<Closed>(bytes) {
+        Some(Closed { event, totals }) => {
+            Ok(RawFlow { totals: Some(totals), ..RawFlow::from(&event) })
+        }
+        None => Err(DecodeError { size: bytes.len(), wanted: size_of::<Event>() }),
+    }
+}
+
+impl From<&Event> for RawFlow {
+    fn from(event: &Event) -> Self {
+        let &Event { time, src, dst, ifindex, rule, generation, len, .. } = event;
+        let &Event { src_port, dst_port, slot, ethertype, kind, reason, direction, .. } = event;
+        let &Event { proto, tcp_flags, flags, hidden_slot, count, rtt, .. } = event;
+        let parsed = flags & EVENT_UNPARSED == 0 && ethertype == 0;
+        let kind = match kind {
+            event_kind::VERDICT => EventKind::Verdict,
+            event_kind::DROP => EventKind::Drop,
+            event_kind::TRACE => EventKind::Trace,
+            event_kind::PENDING => EventKind::Pending,
+            event_kind::CLOSE => EventKind::Close,
+            other => EventKind::Unknown(other),
+        };
+        let spared = if flags & EVENT_AUDIT != 0 {
+            Some(Spared::Audit)
+        } else {
+            (flags & EVENT_DISABLED != 0).then_some(Spared::Disabled)
+        };
+        Self {
+            time,
+            src: parsed.then(|| address(src)),
+            dst: parsed.then(|| address(dst)),
+            ifindex,
+            rule,
+            generation,
+            len,
+            src_port,
+            dst_port,
+            slot,
+            ethertype: (ethertype != 0).then_some(ethertype),
+            kind,
+            reason: Reason::from_u8(reason).map_or(ReasonCode::Unknown(reason), ReasonCode::Known),
+            direction: Direction::BOTH.into_iter().find(|d| *d as u8 == direction),
+            proto,
+            tcp_flags,
+            reply: flags & EVENT_REPLY != 0,
+            masqueraded: flags & EVENT_MASQUERADED != 0,
+            revoked: flags & EVENT_REVOKED != 0,
+            translated: flags & EVENT_TRANSLATED != 0,
+            spared,
+            hidden_slot,
+            count,
+            rtt: (rtt != 0).then(|| Duration::from_micros(rtt.into())),
+            totals: None,
+        }
+    }
 }
 
 fn address(addr: Addr) -> IpAddr {
@@ -208,11 +220,14 @@ fn address(addr: Addr) -> IpAddr {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::mem::offset_of;
+
+    use enforcer_common::abi::Traffic;
     use proptest::prelude::*;
 
     use super::*;
 
-    /// The image of an event, as the kernel writes it.
+    /// The image of an event, as the kernel writes it: field by field, without what reads it.
     pub(crate) fn image(e: &Event) -> Vec<u8> {
         let mut bytes = vec![0; size_of::<Event>()];
         let mut put = |at: usize, part: &[u8]| bytes[at..at + part.len()].copy_from_slice(part);
@@ -232,7 +247,16 @@ pub(crate) mod tests {
             &[e.kind, e.reason, e.direction, e.proto, e.tcp_flags, e.flags],
         );
         put(offset_of!(Event, hidden_slot), &e.hidden_slot.to_ne_bytes());
+        put(offset_of!(Event, count), &e.count.to_ne_bytes());
+        put(offset_of!(Event, rtt), &e.rtt.to_ne_bytes());
         bytes
+    }
+
+    /// The image of what is told of a flow that is over.
+    pub(crate) fn closed_image(e: &Event, totals: &Totals) -> Vec<u8> {
+        let Totals { origin, reply, duration } = totals;
+        let words = [origin.packets, origin.bytes, reply.packets, reply.bytes, *duration];
+        image(e).into_iter().chain(words.into_iter().flat_map(u64::to_ne_bytes)).collect()
     }
 
     #[test]
@@ -256,6 +280,8 @@ pub(crate) mod tests {
             tcp_flags: 2,
             flags: EVENT_REPLY | EVENT_REVOKED,
             hidden_slot: 9,
+            count: 10,
+            rtt: 11,
         };
         let raw = decode(&image(&event)).unwrap();
         assert_eq!(raw.src, Some([10, 0, 0, 1].into()));
@@ -268,10 +294,21 @@ pub(crate) mod tests {
         assert_eq!(raw.direction, Some(Direction::Egress));
         assert!(raw.reply && raw.revoked && !raw.masqueraded);
         assert_eq!(raw.spared, None);
+        assert_eq!((raw.count, raw.rtt, raw.totals), (10, Some(Duration::from_micros(11)), None));
         for (flag, spared) in [(EVENT_AUDIT, Spared::Audit), (EVENT_DISABLED, Spared::Disabled)] {
             let raw = decode(&image(&Event { flags: flag, ..event })).unwrap();
             assert_eq!((raw.spared, raw.revoked), (Some(spared), false));
         }
+    }
+
+    #[test]
+    fn a_flow_that_is_over_is_read_with_what_it_carried() {
+        let event = Event { kind: event_kind::CLOSE, src_port: 9, ..Event::default() };
+        let traffic = |packets, bytes| Traffic { packets, bytes };
+        let totals = Totals { origin: traffic(1, 2), reply: traffic(3, u64::MAX), duration: 5 };
+        let raw = decode(&closed_image(&event, &totals)).unwrap();
+        assert_eq!((raw.kind, raw.src_port, raw.rtt), (EventKind::Close, 9, None));
+        assert_eq!(raw.totals, Some(totals));
     }
 
     #[test]

@@ -6,8 +6,8 @@
 //!
 //! [`thread`] turns that wheel, [`reading`] is the wheel. [`decode`] reads the bytes, [`directory`]
 //! knows what the numbers in them mean, [`event`] is one flow with its names, `why` explains a
-//! denial, and [`ring`] keeps the last flows. How they leave is in [`crate::hubble`]; [`nodes`] says
-//! who else tells them.
+//! denial, [`ring`] keeps the last flows. How they leave is in [`crate::hubble`]. [`nodes`] says who
+//! else tells flows.
 
 pub mod decode;
 pub mod directory;

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::cluster::plan::NameChange;
 
-/// How many records of one lane may wait for older ones of the other.
+/// How many records may wait for older ones of the other lane, or for their time.
 const MOST_HELD: usize = 65_536;
 
 /// For each lane whether nothing was left unread.
@@ -96,7 +96,7 @@ pub struct Reading {
     to_services: Pending,
     /// Changes whose time has not come.
     renamed: VecDeque<Renamed>,
-    /// What was read and is not told yet, each with its place among records of the same time.
+    /// What was read and is not told yet.
     records: Vec<RawFlow>,
     told: Vec<Arc<Flow>>,
     ring: FlowRing,
@@ -153,9 +153,9 @@ impl Reading {
         let (until, turn) = match complete {
             Complete::All if read == 0 && self.records.is_empty() => (now, Turn::Idle),
             Complete::All => (now, Turn::Done),
-            Complete::Until(until) if self.records.len() < MOST_HELD => (until, Turn::More),
-            Complete::Until(_) => (u64::MAX, Turn::More),
+            Complete::Until(until) => (until, Turn::More),
         };
+        let until = if self.records.len() < MOST_HELD { until } else { u64::MAX };
         self.tell(until);
         // Only now: the verdict may have been among the records.
         self.end_of_patience(until.min(now));

@@ -1,5 +1,7 @@
 //! Order, names and counts of what is read, with rings that the tests fill.
 
+use std::cell::RefCell;
+
 use enforcer_common::{
     abi::{EVENT_TRANSLATED, Event, event_kind},
     reason::Reason,
@@ -88,6 +90,26 @@ fn each_event_has_the_names_of_its_time() {
     let name = |name: &str| Some(name.to_owned());
     assert_eq!(all(&ring), [(5, None), (15, name("a")), (25, name("b"))]);
     assert_eq!(reading.turn(&mut rings, 31, || None), Turn::Idle);
+}
+
+/// A plan that comes into force while the rings are read: its names, then an event that it made
+/// possible.
+struct Meanwhile<'a>(&'a RefCell<Vec<Renamed>>);
+
+impl Records for Meanwhile<'_> {
+    fn read(&mut self, each: &mut dyn FnMut(u32, &[u8])) -> Exhausted {
+        self.0.borrow_mut().push(called(10, "a"));
+        each(lane::VERDICT, &image(&at(11)));
+        [true; 2]
+    }
+}
+
+#[test]
+fn names_that_come_while_it_reads_are_there_for_what_it_reads() {
+    let (sent, ring) = (RefCell::new(Vec::new()), FlowRing::new(100));
+    let mut reading = Reading::new(ring.clone(), Duration::ZERO);
+    reading.turn(&mut Meanwhile(&sent), 20, || sent.borrow_mut().pop());
+    assert_eq!(all(&ring), [(11, Some("a".to_owned()))]);
 }
 
 #[test]

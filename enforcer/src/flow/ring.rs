@@ -15,6 +15,13 @@ use super::event::Flow;
 /// How many flows are read or appended in one hold of the lock: some microseconds.
 const AT_ONCE: usize = 512;
 
+/// Memory for each flow that is kept, at most, in bytes: the flow with the two counters before it,
+/// what the allocator adds, and the ring's reference. Names, labels and policies are shared among
+/// flows and with the state that they come from.
+pub const BYTES_A_FLOW: usize = size_of::<Flow>() + 2 * 8 + 8 + 15 + size_of::<Arc<Flow>>();
+
+const _: () = assert!(65_535 * BYTES_A_FLOW <= 64 << 20, "a full ring of the default size");
+
 /// The last flows; clones are handles to the same ring.
 #[derive(Clone, Debug)]
 pub struct FlowRing {
@@ -193,17 +200,6 @@ mod tests {
         assert_eq!((first.flows.len(), first.lost), (AT_ONCE, 0));
         let rest = ring.read(first.next, usize::MAX);
         assert_eq!(times(&rest), (3 * AT_ONCE as u64 - 3..3 * AT_ONCE as u64).collect::<Vec<_>>());
-    }
-
-    /// What `--flow-buffer` keeps by default, by the largest that a flow can be by itself: names,
-    /// labels and policies are shared among flows.
-    #[test]
-    fn a_full_ring_is_small() {
-        /// Two counters before the value, and the allocator's header and rounding.
-        const AROUND: usize = 16 + 8 + 15;
-        let bytes = 65_535 * (size_of::<Flow>() + AROUND + size_of::<Arc<Flow>>());
-        let limit = 64 << 20;
-        assert!(bytes <= limit, "{} bytes a flow, {bytes} in all", size_of::<Flow>());
     }
 
     #[tokio::test]

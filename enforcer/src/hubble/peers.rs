@@ -4,24 +4,12 @@ use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
-    sync::Arc,
 };
 
 use enforcer_hubble::peer::{ChangeNotification, ChangeNotificationType, Tls};
 
 use super::origin::Origin;
-
-/// A node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PeerNode {
-    /// Name of its object.
-    pub name: Arc<str>,
-    /// Its addresses; first the one of each family by which other nodes reach it.
-    pub addresses: Vec<IpAddr>,
-}
-
-/// All nodes, in the order of their names.
-pub type PeerNodes = Arc<[PeerNode]>;
+pub use crate::flow::nodes::{PeerNode, PeerNodes};
 
 /// Where the observers of the cluster listen: all in the same way.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +22,8 @@ pub enum Reach {
         port: u16,
         /// Whether they speak TLS.
         tls: bool,
+        /// Where this node listens, should no object tell its address.
+        own: Option<IpAddr>,
     },
 }
 
@@ -48,7 +38,7 @@ pub struct Peer {
     pub tls: Option<String>,
 }
 
-/// All that can be asked. The node itself is always among them.
+/// All that can be asked. The node itself is among them as soon as it is known where.
 #[must_use]
 pub fn peers(nodes: &[PeerNode], origin: &Origin, reach: &Reach) -> Vec<Peer> {
     let peer = |name: &str, address: String, tls: bool| Peer {
@@ -60,13 +50,21 @@ pub fn peers(nodes: &[PeerNode], origin: &Origin, reach: &Reach) -> Vec<Peer> {
         Reach::Local(path) => {
             vec![peer(origin.node(), format!("unix://{}", path.display()), false)]
         }
-        Reach::Port { port, tls } => nodes
-            .iter()
-            .filter_map(|node| {
-                let address = SocketAddr::new(*node.addresses.first()?, *port);
-                Some(peer(&node.name, address.to_string(), *tls))
-            })
-            .collect(),
+        Reach::Port { port, tls, own } => {
+            let at = |name: &str, address: IpAddr| {
+                peer(name, SocketAddr::new(address, *port).to_string(), *tls)
+            };
+            let known =
+                nodes.iter().filter_map(|node| Some((&*node.name, *node.addresses.first()?)));
+            let mut all: Vec<_> = known.map(|(name, address)| at(name, address)).collect();
+            let here = origin.peer_name(origin.node());
+            if let Some(own) = own
+                && all.iter().all(|peer| peer.name != here)
+            {
+                all.push(at(origin.node(), *own));
+            }
+            all
+        }
     }
 }
 
@@ -110,7 +108,7 @@ mod tests {
         let origin = Origin::new("default", "w1");
         let nodes =
             [node("w1", &["10.0.0.1", "fd00::1"]), node("w2", &["fd00::2"]), node("w3", &[])];
-        let told = peers(&nodes, &origin, &Reach::Port { port: 4244, tls: true });
+        let told = peers(&nodes, &origin, &Reach::Port { port: 4244, tls: true, own: None });
         let told: Vec<_> = told.iter().map(|p| (&*p.name, &*p.address, p.tls.as_deref())).collect();
         assert_eq!(
             told,
@@ -119,8 +117,13 @@ mod tests {
                 ("w2", "[fd00::2]:4244", Some("w2.default.hubble-grpc.cilium.io")),
             ]
         );
-        let plain = peers(&nodes, &origin, &Reach::Port { port: 4244, tls: false });
+        let plain = peers(&nodes, &origin, &Reach::Port { port: 4244, tls: false, own: None });
         assert!(plain.iter().all(|peer| peer.tls.is_none()));
+        let own = Some("10.0.0.9".parse().unwrap());
+        let alone = peers(&[], &origin, &Reach::Port { port: 1, tls: false, own });
+        assert_eq!(alone[0].address, "10.0.0.9:1");
+        let told = peers(&nodes, &origin, &Reach::Port { port: 4244, tls: false, own });
+        assert_eq!((told.len(), &*told[0].address), (2, "10.0.0.1:4244"));
         let local = peers(&nodes, &origin, &Reach::Local("/run/enforcer/hubble.sock".into()));
         assert_eq!((local.len(), &*local[0].address), (1, "unix:///run/enforcer/hubble.sock"));
     }
@@ -129,7 +132,9 @@ mod tests {
     fn only_what_changed_is_told() {
         use ChangeNotificationType::{PeerAdded, PeerDeleted, PeerUpdated};
         let origin = Origin::new("default", "w1");
-        let of = |nodes: &[PeerNode]| peers(nodes, &origin, &Reach::Port { port: 1, tls: false });
+        let of = |nodes: &[PeerNode]| {
+            peers(nodes, &origin, &Reach::Port { port: 1, tls: false, own: None })
+        };
         let before =
             of(&[node("a", &["10.0.0.1"]), node("b", &["10.0.0.2"]), node("c", &["10.0.0.3"])]);
         let now =

@@ -17,6 +17,8 @@ use std::{
     sync::Arc,
 };
 
+use enforcer_common::packet::tcp;
+
 pub use self::config::{InsightConfig, Rate};
 pub(crate) use self::contacts::Contacts;
 use self::spread::Spreads;
@@ -298,25 +300,15 @@ fn attempt(flow: &Flow) -> Option<Attempt<'_>> {
     })
 }
 
-/// The same of a connection that was let through and refused by the other side: the flow is that of
-/// the answer.
+/// The same of a connection that was let through and refused by the other side: it ended with its
+/// first answer.
 fn refused(flow: &Flow) -> Option<Attempt<'_>> {
-    const RST: u8 = 4;
-    const SYN: u8 = 2;
     let raw = &flow.raw;
-    let refused = raw.kind == EventKind::Trace
-        && raw.reply
+    let refused = raw.kind == EventKind::Close
         && raw.proto == proto::TCP
-        && raw.tcp_flags & (RST | SYN) == RST;
-    if !refused {
-        return None;
-    }
-    Some(Attempt {
-        from: subject(flow.destination.as_ref(), raw.dst?),
-        to: raw.src?,
-        port: Some(raw.src_port),
-        flow,
-    })
+        && raw.tcp_flags & tcp::RST != 0
+        && raw.totals.is_some_and(|totals| totals.reply.packets == 1);
+    refused.then(|| attempt(flow)).flatten()
 }
 
 fn subject(pod: Option<&Arc<PodIdentity>>, address: IpAddr) -> Subject {

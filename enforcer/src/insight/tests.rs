@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use enforcer_common::{
-    abi::{Direction, Event, event_kind, rule},
+    abi::{Direction, Event, Totals, Traffic, event_kind, rule},
     reason::Reason,
 };
 
@@ -67,24 +67,18 @@ fn a_scan_of_ports_is_told_once() {
 #[test]
 fn a_scan_that_policy_lets_through_shows_by_its_refusals() {
     let mut i = insights();
-    let scan = (1..=30).map(|port| {
-        let opened = allowed(2, port, 1);
-        // The other side answers with RST and ACK.
-        let answer = Event {
-            src: opened.dst,
-            dst: opened.src,
-            src_port: port,
-            dst_port: 40_000,
-            kind: event_kind::TRACE,
-            reason: Reason::Established as u8,
-            direction: Direction::Ingress as u8,
-            flags: enforcer_common::abi::EVENT_REPLY,
-            tcp_flags: 0x14,
-            ..opened
-        };
-        flow(&answer)
-    });
-    assert_eq!(told(&mut i, scan).len(), 1);
+    // The other side answers with RST and ACK, at once or after some packets.
+    let scan = |answers: u64| {
+        (1..=30).map(move |port| {
+            let kind = event_kind::CLOSE;
+            let mut closed = flow(&Event { kind, tcp_flags: 0x14, ..allowed(2, port, 1) });
+            let reply = Traffic { packets: answers, bytes: 40 * answers };
+            closed.raw.totals = Some(Totals { reply, ..Totals::default() });
+            closed
+        })
+    };
+    assert!(told(&mut i, scan(2)).is_empty(), "these were connections");
+    assert_eq!(told(&mut i, scan(1)).len(), 1);
 }
 
 #[test]

@@ -76,7 +76,8 @@ impl Collector for SnapshotCollector {
 }
 
 fn encode_kernel(encoder: &mut DescriptorEncoder<'_>, kernel: &KernelSnapshot) -> fmt::Result {
-    let KernelSnapshot { packets, maps, lost_verdict_events, lost_trace_events } = kernel;
+    let KernelSnapshot { packets, maps, lost_verdict_events, lost_trace_events, .. } = kernel;
+    let KernelSnapshot { untold_verdict_events, untold_trace_events, .. } = kernel;
     let mut counted: HashMap<(Verdict, Reason, usize), u64> = HashMap::new();
     for one in packets {
         let count = counted.entry((one.verdict, one.reason, one.direction as usize)).or_default();
@@ -127,12 +128,26 @@ fn encode_kernel(encoder: &mut DescriptorEncoder<'_>, kernel: &KernelSnapshot) -
         "Events that were lost because their ring was full",
         [("verdict", *lost_verdict_events), ("trace", *lost_trace_events)]
             .map(|(lane, events)| ([("lane", lane)], events)),
+    )?;
+    counters(
+        encoder,
+        "untold_events",
+        "Events that were not told because of --flow-events or --flow-sampling",
+        [("verdict", *untold_verdict_events), ("trace", *untold_trace_events)]
+            .map(|(lane, events)| ([("lane", lane)], events)),
     )
 }
 
 fn encode_state(encoder: &mut DescriptorEncoder<'_>, state: &StateSnapshot) -> fmt::Result {
-    let StateSnapshot { revision, endpoints, source, interfaces_not_enforced, problems, rivals } =
-        state;
+    let StateSnapshot {
+        revision,
+        endpoints,
+        source,
+        interfaces_not_enforced,
+        problems,
+        service_gaps,
+        rivals,
+    } = state;
     gauges(
         encoder,
         "endpoints",
@@ -184,6 +199,17 @@ fn encode_state(encoder: &mut DescriptorEncoder<'_>, state: &StateSnapshot) -> f
         "problems",
         "Problems with objects, as the status command lists them",
         [(ALONE, *problems)],
+    )?;
+    gauges(
+        encoder,
+        "service_gaps",
+        "Places where the backends of Services may go unjudged, or flows are closed for it",
+        [
+            ("outlet", service_gaps.outlets),
+            ("input", service_gaps.input),
+            ("mark", service_gaps.marks),
+        ]
+        .map(|(kind, count)| ([("kind", kind)], count)),
     )?;
     gauges(
         encoder,

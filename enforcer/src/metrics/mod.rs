@@ -39,8 +39,8 @@ pub use self::{
     health::Health,
     server::{MetricsAddress, MetricsError, MetricsServer, Scraped},
     snapshot::{
-        EndpointCounts, KernelSnapshot, MapUse, PacketCount, ResourceCount, Snapshot, SourceState,
-        StateSnapshot, Verdict,
+        EndpointCounts, KernelSnapshot, MapUse, PacketCount, ResourceCount, ServiceGaps, Snapshot,
+        SourceState, StateSnapshot, Verdict,
     },
 };
 use crate::{hubble::export::ExportCounts, insight};
@@ -253,6 +253,8 @@ pub(crate) mod tests {
                 maps: vec![MapUse { map: "PEERS", entries: 64, max_entries: 256 }],
                 lost_verdict_events: 3,
                 lost_trace_events: 4,
+                untold_verdict_events: 5,
+                untold_trace_events: 6,
             },
             state: StateSnapshot {
                 revision: 17,
@@ -269,6 +271,7 @@ pub(crate) mod tests {
                 },
                 interfaces_not_enforced: 2,
                 problems: 6,
+                service_gaps: ServiceGaps { outlets: 8, input: 1, marks: 9 },
                 rivals: vec!["Calico"],
             },
         }
@@ -311,6 +314,8 @@ pub(crate) mod tests {
             ("hubble_lost_events_total{source=\"HUBBLE_RING_BUFFER\"}", "9"),
             ("enforcer_insights_total{kind=\"PortScan\"}", "1"),
             ("enforcer_insights_total{kind=\"MetadataAccess\"}", "0"),
+            ("enforcer_untold_events_total{lane=\"verdict\"}", "5"),
+            ("enforcer_untold_events_total{lane=\"trace\"}", "6"),
             ("enforcer_endpoints{state=\"enforced\"}", "5"),
             ("enforcer_endpoints{state=\"locked\"}", "1"),
             ("enforcer_endpoints{state=\"closed\"}", "0"),
@@ -321,6 +326,9 @@ pub(crate) mod tests {
             ("enforcer_source_watch_errors_total{resource=\"pods\"}", "2"),
             ("enforcer_interfaces_not_enforced", "2"),
             ("enforcer_problems", "6"),
+            ("enforcer_service_gaps{kind=\"outlet\"}", "8"),
+            ("enforcer_service_gaps{kind=\"input\"}", "1"),
+            ("enforcer_service_gaps{kind=\"mark\"}", "9"),
             ("enforcer_rival_enforcers{rival=\"Calico\"}", "1"),
         ] {
             assert_eq!(value(&lines, series), Some(expected), "{series} in {lines:#?}");

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fs, path::Path, time::Duration};
 
-use enforcer_common::abi::{Direction, Event};
+use enforcer_common::abi::{Direction, Event, Totals, event_kind};
 
 use super::{
     flows::{FlowMetricsConfig, MetricKind},
@@ -28,9 +28,14 @@ fn exported() -> BTreeSet<String> {
         ..allowed()
     };
     let ping = Event { proto: 1, src_port: 8, dst_port: 0, ..allowed() };
-    for event in [allowed(), denied(), world, ping] {
+    let (kind, rule) = (event_kind::TRACE, 0);
+    let answer = Event { kind, rule, rtt: 300, ..allowed() };
+    for event in [allowed(), denied(), world, ping, answer] {
         counting.look(&flow(&event));
     }
+    let mut ended = flow(&Event { kind: event_kind::CLOSE, ..allowed() });
+    ended.raw.totals = Some(Totals::default());
+    counting.look(&ended);
     let text = metrics.render(Some(tests::snapshot()), Format::Prometheus).unwrap();
     let series = text.lines().filter(|line| !line.starts_with('#'));
     series.map(|line| line.split(['{', ' ']).next().unwrap_or_default().to_owned()).collect()

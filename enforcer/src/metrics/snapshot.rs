@@ -87,6 +87,10 @@ pub struct KernelSnapshot {
     pub lost_verdict_events: u64,
     /// Events of traces that were lost because the ring was full.
     pub lost_trace_events: u64,
+    /// Events of verdicts that were not told, by `--flow-events` and `--flow-sampling`.
+    pub untold_verdict_events: u64,
+    /// Events of traces that were not told, likewise.
+    pub untold_trace_events: u64,
 }
 
 /// Local pod interfaces by what is in force on them.
@@ -128,6 +132,17 @@ pub struct SourceState {
     pub resources: Vec<ResourceCount>,
 }
 
+/// Where backends of Services may go unjudged, or are closed for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServiceGaps {
+    /// Interfaces where packets leave without the program.
+    pub outlets: u64,
+    /// 1 if nothing judges what processes of the node get.
+    pub input: u64,
+    /// Pods' interfaces with programs after ours, which may take the mark away.
+    pub marks: u64,
+}
+
 /// What the index and the source know.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StateSnapshot {
@@ -141,6 +156,8 @@ pub struct StateSnapshot {
     pub interfaces_not_enforced: u64,
     /// Problems with objects.
     pub problems: u64,
+    /// Gaps in the judging of Services' backends.
+    pub service_gaps: ServiceGaps,
     /// Names of other enforcers on this node, of a closed list.
     pub rivals: Vec<&'static str>,
 }

@@ -10,6 +10,7 @@ mod pod;
 pub mod problem;
 pub mod report;
 pub mod saved;
+mod saved_services;
 pub mod unsaved;
 pub mod validate;
 

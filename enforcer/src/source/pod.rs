@@ -305,7 +305,9 @@ mod tests {
     fn a_full_pod_is_read() {
         let pod = pod(&json!({
             "metadata": {"name": "a", "namespace": "n", "uid": "u", "labels": {"k": "v"},
-                         "creationTimestamp": "1970-01-01T00:00:05Z", "other": [1]},
+                         "creationTimestamp": "1970-01-01T00:00:05Z", "other": [1],
+                         "ownerReferences": [{"kind": "ReplicaSet", "name": "a-77",
+                                              "controller": true, "uid": "r"}]},
             "spec": {
                 "nodeName": "w1", "hostNetwork": true, "unknown": {"x": 1},
                 "containers": [{"ports": [
@@ -326,6 +328,8 @@ mod tests {
         assert_eq!(pod.ports[1].protocol, Protocol::Udp);
         let addresses: Vec<_> = pod.addresses.iter().map(ToString::to_string).collect();
         assert_eq!(addresses, ["10.0.0.1", "fd00::1"]);
+        let workload = pod.workload.map(|one| format!("{}/{}", one.kind, one.name));
+        assert_eq!(workload.as_deref(), Some("ReplicaSet/a-77"));
         assert!(pod.finished && pod.host_network);
         assert_eq!((pod.started, pod.node.as_deref()), (9, Some("w1")));
         assert!(!pod.terminating);

@@ -18,11 +18,15 @@ use std::{
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use serde::{Deserialize, Serialize};
 
+use super::saved_services::{SavedService, SavedSlice};
 use crate::{
     apiserver::ApiServer,
     cluster::{
         Remembered,
-        event::{Labels, NamedPort, Namespace, ObjectKey, Pod, Protocol, Workload},
+        event::{
+            EndpointSlice, Labels, NamedPort, Namespace, ObjectKey, Pod, Protocol, Service,
+            Workload,
+        },
     },
 };
 
@@ -123,6 +127,10 @@ pub struct Saved {
     pub local: Vec<Pod>,
     /// Pods of other nodes.
     pub remote: Vec<Pod>,
+    /// Services.
+    pub services: Vec<Service>,
+    /// Slices of endpoints that are processes of this node.
+    pub slices: Vec<EndpointSlice>,
 }
 
 impl Saved {
@@ -155,6 +163,11 @@ struct Content {
     namespaces: Vec<SavedNamespace>,
     local: Vec<SavedPod>,
     remote: Vec<SavedPod>,
+    // Earlier agents wrote none.
+    #[serde(default)]
+    services: Vec<SavedService>,
+    #[serde(default)]
+    slices: Vec<SavedSlice>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -190,7 +203,7 @@ struct SavedPort {
 
 #[derive(Clone, Copy, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
-enum SavedProtocol {
+pub(super) enum SavedProtocol {
     Tcp,
     Udp,
     Sctp,
@@ -216,14 +229,30 @@ impl From<&Pod> for SavedPod {
     }
 }
 
+impl From<Protocol> for SavedProtocol {
+    fn from(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Tcp => Self::Tcp,
+            Protocol::Udp => Self::Udp,
+            Protocol::Sctp => Self::Sctp,
+        }
+    }
+}
+
+impl From<SavedProtocol> for Protocol {
+    fn from(protocol: SavedProtocol) -> Self {
+        match protocol {
+            SavedProtocol::Tcp => Self::Tcp,
+            SavedProtocol::Udp => Self::Udp,
+            SavedProtocol::Sctp => Self::Sctp,
+        }
+    }
+}
+
 impl From<&NamedPort> for SavedPort {
     fn from(port: &NamedPort) -> Self {
-        let protocol = match port.protocol {
-            Protocol::Tcp => SavedProtocol::Tcp,
-            Protocol::Udp => SavedProtocol::Udp,
-            Protocol::Sctp => SavedProtocol::Sctp,
-        };
-        Self { name: port.name.to_string(), protocol, number: port.number }
+        let NamedPort { name, protocol, number } = port;
+        Self { name: name.to_string(), protocol: (*protocol).into(), number: *number }
     }
 }
 
@@ -252,12 +281,8 @@ impl SavedPod {
 
 impl SavedPort {
     fn port(self) -> NamedPort {
-        let protocol = match self.protocol {
-            SavedProtocol::Tcp => Protocol::Tcp,
-            SavedProtocol::Udp => Protocol::Udp,
-            SavedProtocol::Sctp => Protocol::Sctp,
-        };
-        NamedPort { name: self.name.into(), protocol, number: self.number }
+        let Self { name, protocol, number } = self;
+        NamedPort { name: name.into(), protocol: protocol.into(), number }
     }
 }
 
@@ -288,6 +313,8 @@ pub fn encode<'a>(
             .collect(),
         local: pods(&remembered.local),
         remote: pods(&remembered.remote),
+        services: remembered.services.iter().map(SavedService::from).collect(),
+        slices: remembered.slices.iter().map(SavedSlice::from).collect(),
     })
 }
 
@@ -385,6 +412,8 @@ pub fn read(dir: &Path, whose: &Identity) -> Result<Option<Saved>, SavedError> {
             .collect(),
         local: local.collect(),
         remote: content.remote.into_iter().map(SavedPod::pod).collect(),
+        services: content.services.into_iter().map(SavedService::service).collect(),
+        slices: content.slices.into_iter().map(SavedSlice::slice).collect(),
     }))
 }
 

@@ -5,6 +5,9 @@ use std::{os::unix::fs::PermissionsExt as _, time::Duration};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::cluster::event::{
+    Endpoint, EndpointsFrom, ServicePort, SessionAffinity, SlicePort, TargetPort, TrafficPolicy,
+};
 
 fn pod(name: &str, last: u8) -> Arc<Pod> {
     Arc::new(Pod {
@@ -21,6 +24,49 @@ fn pod(name: &str, last: u8) -> Arc<Pod> {
         node: Some("w1".into()),
         workload: Some(Workload { kind: "Deployment".into(), name: "web".into() }),
     })
+}
+
+fn key(name: &str) -> ObjectKey {
+    ObjectKey { namespace: "n".into(), name: name.into() }
+}
+
+fn service(name: &str, last: u8) -> Service {
+    let port = |name: &str, protocol, node_port| ServicePort {
+        name: name.into(),
+        protocol,
+        port: 53,
+        target: TargetPort::Number(53),
+        node_port,
+    };
+    Service {
+        key: key(name),
+        cluster_ips: vec![[10, 96, 0, last].into(), "fd96::1".parse().unwrap()],
+        external_ips: vec![[192, 0, 2, last].into()],
+        load_balancer_ips: vec![[198, 51, 100, last].into()],
+        ports: vec![port("", Protocol::Udp, None), port("tcp", Protocol::Tcp, Some(30_053))],
+        endpoints_from: EndpointsFrom::Elsewhere,
+        headless: false,
+        affinity: SessionAffinity::None,
+        external_traffic: TrafficPolicy::Cluster,
+        internal_traffic: TrafficPolicy::Cluster,
+    }
+}
+
+fn slice(name: &str, last: u8) -> EndpointSlice {
+    let port = |name: &str, port| SlicePort { name: name.into(), protocol: Protocol::Udp, port };
+    EndpointSlice {
+        key: key(&format!("{name}-x")),
+        service: Some(name.into()),
+        ports: vec![port("", Some(5353)), port("all", None)],
+        endpoints: vec![Endpoint {
+            addresses: vec![[192, 0, 2, last].into()],
+            ready: true,
+            serving: true,
+            terminating: false,
+            node: None,
+            pod: None,
+        }],
+    }
 }
 
 fn here() -> Identity {
@@ -43,6 +89,8 @@ fn content() -> Vec<u8> {
         namespaces: vec![("n".into(), labels)],
         local: vec![pod("here", 1)],
         remote: vec![pod("there", 2)],
+        services: vec![service("s", 3)],
+        slices: vec![slice("s", 4)],
     };
     encode(&here(), [policy].iter(), &remembered).unwrap()
 }
@@ -62,6 +110,10 @@ fn what_was_written_is_read() {
     let saved = read(&state, &here()).unwrap().unwrap();
     assert_eq!(saved.local, [(*pod("here", 1)).clone()]);
     assert_eq!(saved.remote, [(*pod("there", 2)).clone()]);
+    assert_eq!(
+        (&saved.services[..], &saved.slices[..]),
+        (&[service("s", 3)][..], &[slice("s", 4)][..])
+    );
     assert_eq!((saved.policies.len(), &*saved.namespaces[0].name), (1, "n"));
     let difference = now.duration_since(saved.confirmed).unwrap_or_default();
     assert!(difference < Duration::from_secs(1));
@@ -80,6 +132,36 @@ fn after_another_boot_local_pods_have_no_addresses() {
         assert_eq!(&*saved.local[0].uid, "u");
         assert_eq!(saved.remote[0].addresses.len(), 1);
     }
+}
+
+/// An agent that knew nothing of Services wrote it.
+#[test]
+fn without_services_it_is_as_good() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut older: Value = serde_json::from_slice(&content()).unwrap();
+    for key in ["services", "slices"] {
+        older.as_object_mut().unwrap().remove(key).unwrap();
+    }
+    fs::write(dir.path().join(FILE), older.to_string()).unwrap();
+    let saved = read(dir.path(), &here()).unwrap().unwrap();
+    assert!(saved.services.is_empty() && saved.slices.is_empty() && saved.local.len() == 1);
+}
+
+/// Most clusters have fewer, and it is written anew with every change of policy.
+#[test]
+fn ten_thousand_services_are_not_much() {
+    let service = |at: u16| Service {
+        key: key(&format!("a-name-of-usual-length-{at}")),
+        ports: service("s", 1).ports[..1].to_vec(),
+        cluster_ips: vec![[10, 96, (at >> 8) as u8, at as u8].into()],
+        external_ips: Vec::new(),
+        load_balancer_ips: Vec::new(),
+        ..service("s", 1)
+    };
+    let services = (0..10_000).map(service).collect();
+    let remembered = Remembered { services, ..Remembered::default() };
+    let size = encode(&here(), [].iter(), &remembered).unwrap().len();
+    assert!(size < 1_500_000, "{size}");
 }
 
 #[test]

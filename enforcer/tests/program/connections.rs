@@ -132,7 +132,7 @@ fn ends_of_a_connection_are_traced_once_a_side_and_a_new_one_is_judged_anew() {
     lab.run(Ingress, &out(ACK));
     assert_eq!(lab.run(Ingress, &out(FIN | ACK)).told.len(), 1);
     assert_eq!(lab.run(Ingress, &out(FIN | ACK)).told.len(), 0, "a retransmission");
-    assert_eq!(lab.run(Egress, &back(FIN | ACK)).told.len(), 1);
+    assert_eq!(lab.run(Egress, &back(FIN | ACK)).closed.len(), 1);
     assert_eq!(lab.run(Ingress, &out(ACK)).code, PASS);
     lab.expect(Ingress, &out(SYN), Reason::Allowed, true);
     lab.lose_friends([true, true]);

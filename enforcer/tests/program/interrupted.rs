@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aya::maps::{Array, Map, MapData};
+use aya::maps::{Array, HashMap, Map, MapData};
 use enforcer::{
     cluster::{
         KernelState,
@@ -26,7 +26,9 @@ use enforcer::{
         other_version, remove,
     },
 };
-use enforcer_common::abi::{CtEntry, CtKey4, Direction, MAP_META, Meta, RowKey};
+use enforcer_common::abi::{
+    CtEntry, CtEntryV1, CtKey4, Direction, MAP_CT4, MAP_META, Meta, RowKey,
+};
 
 use crate::lab::{FRIEND4, FRIENDS, IFINDEX, TABLE, endpoint, http, key};
 
@@ -48,14 +50,24 @@ impl Node {
         Self { dir: Path::new("/sys/fs/bpf").join(name) }
     }
 
+    /// Folder of the pins of links.
+    pub(crate) fn links(&self) -> PathBuf {
+        self.dir.join("v2/links")
+    }
+
     pub(crate) fn agent(&self) -> Kernel {
         self.agent_with(AttachMode::Auto)
     }
 
     pub(crate) fn agent_with(&self, attach: AttachMode) -> Kernel {
+        self.agent_noting(attach, None)
+    }
+
+    /// With a folder for its notes.
+    pub(crate) fn agent_noting(&self, attach: AttachMode, notes: Option<&Path>) -> Kernel {
         let (kernel, _rings) = Kernel::open(&KernelConfig {
             bpf_dir: Some(self.dir.clone()),
-            state_dir: None,
+            state_dir: notes.map(Path::to_owned),
             attach,
             conntrack_entries: 4096,
             service_entries: 1024,
@@ -158,7 +170,7 @@ fn until_on_hooks(expected: [usize; 2]) {
 }
 
 pub(crate) fn links(node: &Node) -> Vec<String> {
-    let pins = fs::read_dir(node.dir.join("v2/links")).unwrap();
+    let pins = fs::read_dir(node.links()).unwrap();
     let mut names: Vec<_> =
         pins.map(|pin| pin.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
@@ -266,6 +278,45 @@ fn the_removal_of_the_version_before_goes_on_wherever_it_was_interrupted() {
         agent.finish_upgrade().unwrap();
         assert!(!node.dir.join("v1").exists());
     }
+}
+
+#[test]
+fn flows_in_the_layout_of_version_1_are_taken_over() {
+    let node = Node::new();
+    begin(&mut node.agent(), &Node::desired(true));
+    pretend_v1(&node.dir);
+    let pin = node.dir.join("v1/maps").join(MAP_CT4);
+    let mut old: HashMap<MapData, CtKey4, CtEntryV1> = HashMap::create(16, 0).unwrap();
+    let entry = CtEntryV1 {
+        last_seen: 1,
+        created: 2,
+        generation: 3,
+        rule: 4,
+        slot: 5,
+        flags: 6,
+        seen_origin: 7,
+        seen_reply: 8,
+        _pad: 0,
+        hidden_slot: 9,
+    };
+    let key = CtKey4 { ifindex: IFINDEX, local_port: 80, ..CtKey4::default() };
+    old.insert(key, entry, 0).unwrap();
+    fs::remove_file(&pin).unwrap();
+    old.pin(&pin).unwrap();
+    let agent = node.agent();
+    let expected = CtEntry {
+        last_seen: 1,
+        created: 2,
+        generation: 3,
+        rule: 4,
+        slot: 5,
+        flags: 6,
+        seen_origin: 7,
+        seen_reply: 8,
+        hidden_slot: 9,
+        ..CtEntry::default()
+    };
+    assert_eq!(agent.flow4(&key), Some(expected));
 }
 
 #[test]

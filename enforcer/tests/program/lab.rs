@@ -8,13 +8,14 @@ use enforcer::{
         NodeAddress,
         plan::{EndpointPlan, Plan},
     },
-    dataplane::{AttachMode, Kernel, KernelConfig, RingMaps},
+    dataplane::{AttachMode, Kernel, KernelConfig, RingMaps, monotonic},
 };
 use enforcer_common::{
     abi::{
-        ACTION_ALLOW, Direction, EVENT_AUDIT, EVENT_DISABLED, Event, Interval, RowKey, Spared,
-        counter_index, event_kind, rule,
+        ACTION_ALLOW, Closed, Direction, EVENT_AUDIT, EVENT_DISABLED, Event, Interval, RowKey,
+        Spared, counter_index, event_kind, rule,
     },
+    conntrack::SECOND,
     reason::Reason,
     verdict::PORT_KEYS,
 };
@@ -50,6 +51,8 @@ pub(crate) struct Lab {
     pub(crate) kernel: Kernel,
     rings: RingMaps,
     counters: Vec<u64>,
+    /// What the table of drops takes for the time, once it was swept.
+    sweeping: u64,
 }
 
 /// What one packet did.
@@ -64,6 +67,8 @@ pub(crate) struct Outcome {
     pub(crate) told: Vec<(u8, Reason, u32)>,
     /// Flags of those events.
     pub(crate) flags: Vec<u8>,
+    /// Flows that were told to be over.
+    pub(crate) closed: Vec<Closed>,
 }
 
 /// A row that allows `keys` by [`RULE`] and denies the rest.
@@ -96,6 +101,15 @@ pub(crate) fn all() -> Arc<[Interval]> {
 impl Lab {
     /// Isolated in `isolated` (ingress, egress); friends may do what `rows` says.
     pub(crate) fn new(isolated: [bool; 2], rows: [Arc<[Interval]>; 2]) -> Self {
+        Self::sized(isolated, rows, 4096)
+    }
+
+    /// The same with room for so many flows.
+    pub(crate) fn sized(
+        isolated: [bool; 2],
+        rows: [Arc<[Interval]>; 2],
+        conntrack_entries: u32,
+    ) -> Self {
         // Without a name it goes with the thread, even if that is killed.
         // SAFETY: takes flags only, and changes nothing but the calling thread's namespace.
         let entered = unsafe { libc::unshare(libc::CLONE_NEWNET) };
@@ -104,15 +118,14 @@ impl Lab {
             bpf_dir: None,
             state_dir: None,
             attach: AttachMode::Auto,
-            conntrack_entries: 4096,
+            conntrack_entries,
             service_entries: 1024,
             class_key: [1, 2],
         })
         .unwrap_or_else(|e| panic!("{e}: {:?}", std::error::Error::source(&e)));
-        let mut lab = Self { kernel, rings, counters: Vec::new() };
-        lab.kernel
-            .set_node_addresses([(IpAddr::from(NODE4), NodeAddress::NodePorts)].into())
-            .unwrap();
+        let mut lab = Self { kernel, rings, counters: Vec::new(), sweeping: 0 };
+        let node = [(IpAddr::from(NODE4), NodeAddress::NodePorts)].into();
+        assert!(lab.kernel.set_node_addresses(node).failures.is_empty());
         lab.counters = lab.kernel.counters().unwrap();
         let [ingress, egress] = rows;
         lab.plan(Plan {
@@ -174,7 +187,7 @@ impl Lab {
         packet: &[u8],
         came_in_by: u32,
     ) -> Outcome {
-        let code = self.code(direction, packet, came_in_by);
+        let code = self.send(direction, packet, came_in_by);
         let counters = self.kernel.counters().unwrap();
         let (mut counted, mut spared) = (Vec::new(), Vec::new());
         for reason in Reason::ALL {
@@ -195,20 +208,30 @@ impl Lab {
         }
         self.counters = counters;
         let (mut told, mut flags) = (Vec::new(), Vec::new());
-        self.rings.drain(|bytes| {
-            let event = read(bytes);
+        let Records { events, closed } = self.drain();
+        for event in events {
             told.push((event.kind, Reason::from_u8(event.reason).unwrap(), event.rule));
             flags.push(event.flags);
-        });
-        Outcome { code, counted, spared, told, flags }
+        }
+        if counted.iter().any(|(reason, ..)| reason.is_drop()) {
+            self.forget_drops();
+        }
+        Outcome { code, counted, spared, told, flags, closed }
     }
 
-    /// Runs one packet that came in by another interface and looks at nothing but its verdict.
-    pub(crate) fn send(&mut self, direction: Direction, packet: &[u8]) -> i32 {
-        self.code(direction, packet, 2)
+    /// Has each packet that is run alone told like the first of its tuple.
+    fn forget_drops(&mut self) {
+        self.sweeping = self.sweeping.max(monotonic() + SECOND);
+        // One sweep tells, one takes the slot away, one gives it back.
+        for _ in 0..3 {
+            self.sweeping += SECOND;
+            let untold = self.sweep_drops(self.sweeping);
+            assert_eq!(untold, [], "one packet is one event");
+        }
     }
 
-    fn code(&mut self, direction: Direction, packet: &[u8], came_in_by: u32) -> i32 {
+    /// Runs one packet and looks at nothing else. Returns its code.
+    pub(crate) fn send(&mut self, direction: Direction, packet: &[u8], came_in_by: u32) -> i32 {
         let mut context = [0_u8; 192];
         context[36..40].copy_from_slice(&came_in_by.to_ne_bytes());
         context[40..44].copy_from_slice(&IFINDEX.to_ne_bytes());
@@ -217,8 +240,26 @@ impl Lab {
             ctx_in: Some(&context),
             ..TestRunOptions::default()
         };
-        let result = self.kernel.program(direction).unwrap().test_run(options).unwrap();
-        result.return_value as i32
+        self.kernel.program(direction).unwrap().test_run(options).unwrap().return_value as i32
+    }
+
+    /// What waits in the rings.
+    pub(crate) fn drain(&mut self) -> Records {
+        let mut records = Records::default();
+        while self.rings.drain(|bytes| records.take(bytes)) > 0 {}
+        records
+    }
+
+    /// What the table of drops has to tell at a time (`CLOCK_MONOTONIC`, ns).
+    pub(crate) fn sweep_drops(&mut self, now: u64) -> Vec<Event> {
+        let mut records = Records::default();
+        self.rings.sweep_drops(now, |bytes| records.take(bytes));
+        records.events
+    }
+
+    /// Packets counted by this reason since the lab was made.
+    pub(crate) fn counted(&self, reason: Reason, direction: Direction) -> u64 {
+        self.kernel.counters().unwrap()[counter_index(reason as u8, direction) as usize]
     }
 
     /// Where the programs tell.
@@ -263,10 +304,29 @@ pub(crate) fn expect(outcome: &Outcome, direction: Direction, reason: Reason, to
     }
 }
 
-fn read(bytes: &[u8]) -> Event {
-    assert_eq!(bytes.len(), size_of::<Event>());
-    // SAFETY: the length is checked, and every bit pattern is an event.
-    unsafe { std::ptr::read_unaligned(bytes.as_ptr().cast()) }
+/// What was told, in order: events, and flows that are over.
+#[derive(Debug, Default)]
+pub(crate) struct Records {
+    pub(crate) events: Vec<Event>,
+    pub(crate) closed: Vec<Closed>,
+}
+
+impl Records {
+    fn take(&mut self, bytes: &[u8]) {
+        if bytes.len() == size_of::<Closed>() {
+            // SAFETY: the length is checked, and every bit pattern is one.
+            let closed: Closed = unsafe { std::ptr::read_unaligned(bytes.as_ptr().cast()) };
+            assert_eq!(closed.event.kind, event_kind::CLOSE);
+            self.closed.push(closed);
+            return;
+        }
+        assert_eq!(bytes.len(), size_of::<Event>());
+        // SAFETY: the length is checked, and every bit pattern is an event.
+        let event: Event = unsafe { std::ptr::read_unaligned(bytes.as_ptr().cast()) };
+        assert_ne!(event.kind, event_kind::CLOSE);
+        assert!(event.count > 0, "an event about nothing: {event:?}");
+        self.events.push(event);
+    }
 }
 
 /// Asserts that a packet passed, and only because it was spared.

@@ -2,6 +2,7 @@
 //! counter that moves and every event that is told.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod closings;
 mod connections;
 mod flood;
 mod fragments;
@@ -14,4 +15,6 @@ mod parsing;
 mod records;
 mod senders;
 mod service_map;
+mod services;
 mod spared;
+mod storms;

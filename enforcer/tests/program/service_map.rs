@@ -13,7 +13,9 @@ use enforcer::{
     dataplane::{AttachMode, Kernel, KernelConfig, remove},
 };
 use enforcer_common::{
-    abi::{Addr, ClassPort, NodeBackend, SVC_OTHERS, Service, ServiceKey},
+    abi::{
+        ABI_VERSION, Addr, ClassPort, NODE_ADDRESSES, NodeBackend, SVC_OTHERS, Service, ServiceKey,
+    },
     verdict::proto::TCP,
 };
 
@@ -33,12 +35,16 @@ impl Pins {
     }
 
     fn agent(&self) -> Kernel {
+        self.agent_for(ROOM)
+    }
+
+    fn agent_for(&self, service_entries: u32) -> Kernel {
         let (kernel, _rings) = Kernel::open(&KernelConfig {
             bpf_dir: Some(self.0.clone()),
             state_dir: None,
             attach: AttachMode::Auto,
             conntrack_entries: 4096,
-            service_entries: ROOM,
+            service_entries,
             class_key: [1, 2],
         })
         .unwrap_or_else(|e| panic!("{e}: {:?}", std::error::Error::source(&e)));
@@ -164,34 +170,59 @@ fn what_does_not_fit_closes_who_is_isolated_for_egress_until_it_does() {
 }
 
 #[test]
-fn services_that_are_not_known_yet_are_kept_until_they_are() {
-    let pins = Pins::new("kept");
+fn another_number_of_entries_is_in_force_with_the_next_agent_and_nothing_is_lost() {
+    let pins = Pins::new("resized");
+    let all: Vec<_> = (1..=4).map(|last| service(last, 7)).collect();
     let mut agent = pins.agent();
-    let all = vec![service(1, 7), service(2, 7), service(3, 7)];
     write(&mut agent, &Plan { services_set: all, ..Plan::default() });
     drop(agent);
-    let mut agent = pins.agent();
-    let mut plan = agent.difference(&KernelState::default()).unwrap();
-    assert!(agent.keep_services(&mut plan).unwrap().failures.is_empty());
-    assert!(plan.services_removed.is_empty());
-    write(&mut agent, &plan);
-    let kept = agent.services().unwrap();
-    assert_eq!(kept.len(), 3);
-    for service in kept.values() {
-        // The classes may be others by now; that there is a backend on this node is not forgotten.
-        assert_eq!((service.pair_count, service.node_count, service.flags), (0, 1, SVC_OTHERS));
-        assert_eq!(service.pairs, <[ClassPort; 4]>::default());
+    // What an agent left that died over it is no obstacle.
+    let pinned = |name: &str| pins.0.join(format!("v{ABI_VERSION}/maps/{name}"));
+    let draft = pinned("SERVICES-new");
+    fs::hard_link(pinned("META"), &draft).unwrap();
+    for (entries, has) in [(8, 8), (8, 8), (3, 8), (5, 5), (4, 4)] {
+        let mut agent = pins.agent_for(entries);
+        assert_eq!(agent.service_entries(), has, "{entries}");
+        assert_eq!(agent.services().unwrap(), services(&[(1, 7), (2, 7), (3, 7), (4, 7)]));
+        assert!(!draft.exists());
+        // So many it has, and no more.
+        let more = |last| Plan { services_set: vec![service(last, 7)], ..Plan::default() };
+        for last in 5..=4 + (has - 4) as u8 {
+            write(&mut agent, &more(last));
+        }
+        assert_eq!(agent.apply(&more(99)).failures.len(), 1);
+        let gone = Plan { services_removed: (5..=99).map(key).collect(), ..Plan::default() };
+        write(&mut agent, &gone);
     }
-    write(
-        &mut agent,
-        &Plan {
-            services_set: vec![service(1, 8)],
-            services_removed: vec![key(2)],
-            ..Plan::default()
-        },
-    );
-    assert!(agent.forget_kept_services().failures.is_empty());
-    assert_eq!(agent.services().unwrap(), services(&[(1, 8)]));
+}
+
+#[test]
+fn node_addresses_without_room_close_the_isolated_until_there_is_and_end_nothing() {
+    let pins = Pins::new("node-addresses");
+    let mut agent = pins.agent();
+    let set = |isolated| Plan {
+        endpoints_set: vec![endpoint(TABLE, isolated, false)],
+        ..Plan::default()
+    };
+    write(&mut agent, &set([true, false]));
+    let addresses = |count: u32| -> BTreeMap<IpAddr, NodeAddress> {
+        let at = |number: u32| IpAddr::from(Ipv4Addr::from(0x0a00_0000 + number));
+        (0..count).map(|number| (at(number), NodeAddress::Plain)).collect()
+    };
+    assert!(agent.set_node_addresses(addresses(NODE_ADDRESSES)).failures.is_empty());
+    assert!(!agent.locked(IFINDEX) && !agent.incomplete());
+    let applied = agent.set_node_addresses(addresses(NODE_ADDRESSES + 2));
+    assert_eq!(applied.failures.len(), 1, "told once: {:?}", applied.failures);
+    assert!(applied.failures[0].contains("NODE_ADDRS"), "{:?}", applied.failures);
+    assert!(applied.failures[0].contains("2 of the node's own 65538"), "{:?}", applied.failures);
+    assert!(agent.locked(IFINDEX) && agent.incomplete());
+    assert_eq!(agent.retry().failures.len(), 1);
+    // One that comes to be isolated meanwhile, too.
+    write(&mut agent, &set([false, true]));
+    assert!(agent.locked(IFINDEX));
+    assert!(agent.set_node_addresses(addresses(3)).failures.is_empty());
+    assert!(!agent.locked(IFINDEX) && !agent.incomplete());
+    assert_eq!(agent.node_addresses().unwrap(), addresses(3));
 }
 
 #[test]
@@ -200,12 +231,12 @@ fn the_nodes_addresses_say_what_they_are_for_and_are_found_again() {
     let at = |last| IpAddr::from(Ipv4Addr::new(192, 0, 2, last));
     let mut agent = pins.agent();
     let first = BTreeMap::from([(at(1), NodeAddress::NodePorts), (at(2), NodeAddress::Plain)]);
-    agent.set_node_addresses(first.clone()).unwrap();
+    assert!(agent.set_node_addresses(first.clone()).failures.is_empty());
     assert_eq!(agent.node_addresses().unwrap(), first);
     drop(agent);
     let mut agent = pins.agent();
     assert_eq!(agent.node_addresses().unwrap(), first);
     let second = BTreeMap::from([(at(2), NodeAddress::NodePorts), (at(3), NodeAddress::Plain)]);
-    agent.set_node_addresses(second.clone()).unwrap();
+    assert!(agent.set_node_addresses(second.clone()).failures.is_empty());
     assert_eq!(agent.node_addresses().unwrap(), second);
 }

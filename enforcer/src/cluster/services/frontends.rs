@@ -11,12 +11,15 @@ use std::{
 };
 
 use enforcer_common::abi::{
-    self, ClassId, ClassPort, NODE_BACKENDS, NodeBackend, SERVICE_PAIRS, SVC_NODE_MANY, SVC_OTHERS,
-    ServiceKey,
+    self, ClassId, ClassPort, NODE_BACKENDS, NodeBackend, REST_OF_SERVICES, SERVICE_PAIRS,
+    SVC_NODE_MANY, SVC_OTHERS, ServiceKey,
 };
 use ipnet::IpNet;
 
-use super::targets::{Target, Wanted, addr};
+use super::{
+    remains::{self, Lingering},
+    targets::{Target, Wanted, addr},
+};
 use crate::cluster::event::ObjectKey;
 
 pub(super) type GroupId = u64;
@@ -88,6 +91,8 @@ struct Frontend {
     groups: BTreeSet<GroupId>,
     /// As the last plan left it.
     written: Option<abi::Service>,
+    /// What a proxy may still do here, whatever the objects say now.
+    remains: Option<Box<abi::Service>>,
 }
 
 /// All virtual addresses.
@@ -102,6 +107,10 @@ pub(super) struct Frontends {
     unplaced: BTreeSet<IpAddr>,
     /// Entries that may say something else now.
     touched: BTreeSet<ServiceKey>,
+    /// Entries with remains.
+    lingering: Lingering,
+    /// Entries at most, beside that of the rest.
+    most: Option<usize>,
 }
 
 /// What the next plan must say of an entry.
@@ -114,6 +123,11 @@ pub(super) enum Change {
 }
 
 impl Frontends {
+    /// Nothing is known; the kernel's map has room for so many entries.
+    pub(super) fn new(most: Option<usize>) -> Self {
+        Self { most, ..Self::default() }
+    }
+
     pub(super) fn is_settled(&self) -> bool {
         self.unplaced.is_empty() && self.touched.is_empty()
     }
@@ -168,8 +182,13 @@ impl Frontends {
                 entry.groups.remove(&id);
             }
         }
-        for key in &keys {
-            self.entries.entry(*key).or_default().groups.insert(id);
+        for key in keys.difference(&group.keys) {
+            let entry = self.entries.entry(*key).or_default();
+            entry.groups.insert(id);
+            // Whoever has the address now is whom the proxy sends to.
+            if *key != REST_OF_SERVICES && entry.remains.take().is_some() {
+                self.lingering.remove(key);
+            }
         }
         let gone: Vec<Target> = group.targets.difference(&targets).copied().collect();
         for target in gone {
@@ -234,28 +253,111 @@ impl Frontends {
         }
     }
 
-    /// What has changed of the kernel's entries since the last call.
-    pub(super) fn take_changes(&mut self) -> Vec<(ServiceKey, Change)> {
-        let mut changes = Vec::new();
-        for key in std::mem::take(&mut self.touched) {
-            let now = self.value(key);
-            let Some(entry) = self.entries.get_mut(&key) else { continue };
-            match (entry.written, now) {
-                (before, Some(now)) if before != Some(now) => {
-                    entry.written = Some(now);
-                    changes.push((
-                        key,
-                        if before.is_none() { Change::New(now) } else { Change::Set(now) },
-                    ));
-                }
-                (_, Some(_)) => {}
-                (before, None) => {
-                    self.entries.remove(&key);
-                    changes.extend(before.map(|_| (key, Change::Remove)));
-                }
+    /// Whether something remains of what no object speaks for.
+    pub(super) fn lingers(&self) -> bool {
+        !self.lingering.is_empty()
+    }
+
+    /// A while has passed: what was left over the last time already goes.
+    pub(super) fn age(&mut self) {
+        for key in self.lingering.age() {
+            if let Some(entry) = self.entries.get_mut(&key) {
+                entry.remains = None;
+                self.touched.insert(key);
             }
         }
+    }
+
+    /// Takes over what the kernel has. Where an object speaks for an entry, what it says of this
+    /// node's own processes counts besides for a while; the rest is left over.
+    pub(super) fn adopt(&mut self, found: impl IntoIterator<Item = (ServiceKey, abi::Service)>) {
+        for (key, service) in found {
+            let entry = self.entries.entry(key).or_default();
+            let is_named = !entry.groups.is_empty();
+            if is_named && !remains::names_processes(&service) {
+                continue;
+            }
+            entry.remains = Some(Box::new(remains::of(service)));
+            if !is_named {
+                entry.written = Some(service);
+            }
+            self.lingering.insert(key);
+            self.touched.insert(key);
+        }
+    }
+
+    /// What has changed of the kernel's entries since the last call.
+    pub(super) fn take_changes(&mut self) -> BTreeMap<ServiceKey, Change> {
+        let mut changes = BTreeMap::new();
+        let mut touched = std::mem::take(&mut self.touched);
+        let mut rest = touched.remove(&REST_OF_SERVICES);
+        for key in touched {
+            self.take_change(key, &mut changes);
+        }
+        for key in self.too_many() {
+            let Some(entry) = self.entries.remove(&key) else { continue };
+            self.lingering.remove(&key);
+            changes.remove(&key);
+            changes.extend(entry.written.map(|_| (key, Change::Remove)));
+            self.add_to_rest(entry.remains.as_deref());
+            rest = true;
+        }
+        if rest {
+            self.take_change(REST_OF_SERVICES, &mut changes);
+        }
         changes
+    }
+
+    fn take_change(&mut self, key: ServiceKey, changes: &mut BTreeMap<ServiceKey, Change>) {
+        let mut now = self.value(key);
+        let Some(entry) = self.entries.get_mut(&key) else { return };
+        // The proxy may go on for a while; but not one that has been given that while.
+        if let Some(before) = entry.written
+            && entry.groups.is_empty()
+            && !self.lingering.is_over(&key)
+        {
+            let mut remains = remains::of(before);
+            if let Some(others) = &entry.remains {
+                remains::unite(&mut remains, others);
+            }
+            if entry.remains.as_deref() != Some(&remains) {
+                self.lingering.insert(key);
+                entry.remains = Some(Box::new(remains));
+            }
+            now = Some(remains);
+        }
+        self.lingering.settled(&key);
+        match (entry.written, now) {
+            (before, Some(now)) if before != Some(now) => {
+                entry.written = Some(now);
+                let change = if before.is_none() { Change::New(now) } else { Change::Set(now) };
+                changes.insert(key, change);
+            }
+            (_, Some(_)) => {}
+            (before, None) => {
+                self.entries.remove(&key);
+                changes.extend(before.map(|_| (key, Change::Remove)));
+            }
+        }
+    }
+
+    /// Entries of nobody that have to make room, those first that are left over for longest.
+    fn too_many(&self) -> Vec<ServiceKey> {
+        let own = self.entries.len() - usize::from(self.entries.contains_key(&REST_OF_SERVICES));
+        let too_many = self.most.map_or(0, |most| own.saturating_sub(most));
+        let is_nobodys =
+            |key: &ServiceKey| self.entries.get(key).is_some_and(|entry| entry.groups.is_empty());
+        let keys = self.lingering.keys().filter(|key| *key != REST_OF_SERVICES);
+        keys.filter(is_nobodys).take(too_many).collect()
+    }
+
+    fn add_to_rest(&mut self, remains: Option<&abi::Service>) {
+        let Some(remains) = remains else { return };
+        let entry = self.entries.entry(REST_OF_SERVICES).or_default();
+        let none = abi::Service { key: REST_OF_SERVICES, ..abi::Service::default() };
+        let none = || Box::new(remains::of(none));
+        remains::unite(entry.remains.get_or_insert_with(none), remains);
+        self.lingering.insert(REST_OF_SERVICES);
     }
 
     /// What the kernel has when every plan so far is in force.
@@ -279,8 +381,14 @@ impl Frontends {
             pairs.extend(group.classes.keys().copied().take(SERVICE_PAIRS + 1));
             node.extend(group.node.iter().copied().take(NODE_BACKENDS + 1));
         }
+        let remains = self.entries.get(&key).and_then(|entry| entry.remains.as_deref());
         if !is_there {
-            return None;
+            return remains.copied();
+        }
+        if key == REST_OF_SERVICES {
+            // It stands for addresses that are no Service's, too.
+            pairs.clear();
+            value.flags |= SVC_OTHERS;
         }
         if !pairs.is_empty() {
             value.flags |= SVC_OTHERS;
@@ -298,12 +406,16 @@ impl Frontends {
             *slot = NodeBackend { addr: addr(address), port, ..NodeBackend::default() };
             value.node_count += 1;
         }
+        if let Some(remains) = remains {
+            remains::unite(&mut value, remains);
+        }
         Some(value)
     }
 
     /// Addresses and ports that several Services have, and those Services.
     pub(super) fn shared(&self) -> impl Iterator<Item = (ServiceKey, BTreeSet<&ObjectKey>)> {
-        let shared = self.entries.iter().filter(|(_, entry)| entry.groups.len() > 1);
+        let named = self.entries.iter().filter(|(key, _)| **key != REST_OF_SERVICES);
+        let shared = named.filter(|(_, entry)| entry.groups.len() > 1);
         shared.filter_map(|(key, _)| {
             let services: BTreeSet<_> = self.groups_of(*key).map(|group| &group.service).collect();
             (services.len() > 1).then_some((*key, services))
@@ -313,7 +425,8 @@ impl Frontends {
     /// Entries with backends that are processes of this node: the Services, those backends, and
     /// classes and ports of the others.
     pub(super) fn mixed(&self) -> impl Iterator<Item = Mixed<'_>> {
-        let mixed = self.entries.iter().filter(|(_, entry)| {
+        let named = self.entries.iter().filter(|(key, _)| **key != REST_OF_SERVICES);
+        let mixed = named.filter(|(_, entry)| {
             entry.written.is_some_and(|now| now.node_count > 0 && now.flags & SVC_OTHERS != 0)
         });
         mixed.map(|(key, _)| Mixed {

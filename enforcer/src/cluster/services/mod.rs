@@ -8,7 +8,9 @@
 mod claims;
 mod frontends;
 mod own;
+mod remains;
 mod settle;
+mod share;
 mod status;
 mod targets;
 
@@ -21,16 +23,22 @@ use std::{
 use enforcer_common::abi;
 use ipnet::IpNet;
 
-use self::{claims::Claims, frontends::Frontends, own::Own};
+use self::{claims::Claims, frontends::Frontends, own::Own, share::Share};
 pub use self::{
     own::{NodeAddress, NodePortAddresses},
     status::ServiceStatus,
 };
 use super::{
-    event::{EndpointSlice, Node, ObjectKey, Service},
+    event::{Endpoint, EndpointSlice, Node, ObjectKey, Service},
     interfaces::canonical,
     plan::NameChange,
 };
+
+/// This part of the kernel's map is kept free.
+const MARGIN: u32 = 16;
+
+/// Ports times endpoints of a Service, at most: the API bounds neither, the agent's memory does.
+const MOST_TARGETS: usize = 1 << 18;
 
 /// The stores.
 #[derive(Debug, Default)]
@@ -46,12 +54,27 @@ pub struct Services {
     own: Own,
     /// Services whose addresses or backends may be others now.
     dirty: BTreeSet<ObjectKey>,
+    share: Share,
+    /// What was in the kernel before this agent, until the next plan.
+    found: BTreeMap<abi::ServiceKey, abi::Service>,
 }
 
 impl Services {
-    /// Nothing is known. `node` is this node's name, where objects tell.
-    pub(super) fn new(node: Option<Arc<str>>, serving: NodePortAddresses) -> Self {
-        Self { own: Own::new(node, serving), ..Self::default() }
+    /// Nothing is known. `node` is this node's name, where objects tell; the kernel has room for so
+    /// many virtual addresses and ports.
+    pub(super) fn new(
+        node: Option<Arc<str>>,
+        serving: NodePortAddresses,
+        room: Option<u32>,
+    ) -> Self {
+        // While one plan is being written, what is new and what goes are both there.
+        let most = room.map(|room| (room - room / MARGIN).saturating_sub(1) as usize);
+        Self {
+            own: Own::new(node, serving),
+            share: Share::new(most),
+            frontends: Frontends::new(most),
+            ..Self::default()
+        }
     }
 
     /// A node.
@@ -82,6 +105,19 @@ impl Services {
         keys.filter_map(|key| self.slices.get(key))
     }
 
+    /// Slices with endpoints that are processes of this node, and only those endpoints.
+    pub(super) fn slices_on_node(&self) -> impl Iterator<Item = EndpointSlice> {
+        let is_here = |endpoint: &&Endpoint| {
+            endpoint.addresses.first().is_some_and(|address| self.own.has(address.to_canonical()))
+        };
+        self.slices.values().filter_map(move |slice| {
+            let endpoints: Vec<_> = slice.endpoints.iter().filter(is_here).cloned().collect();
+            let EndpointSlice { key, service, ports, .. } = slice;
+            let (key, service, ports) = (key.clone(), service.clone(), ports.clone());
+            (!endpoints.is_empty()).then_some(EndpointSlice { key, service, ports, endpoints })
+        })
+    }
+
     /// What each of this node's own addresses is for, if that may have changed since the last call.
     pub(super) fn take_own_addresses(&mut self) -> Option<BTreeMap<IpAddr, NodeAddress>> {
         let node = self.own.node.as_ref().and_then(|name| self.nodes.get(name));
@@ -94,6 +130,23 @@ impl Services {
         self.frontends.written()
     }
 
+    /// Whether there are entries for which no object speaks, because one that did is gone: what
+    /// [`Event::ProxiesHadTime`](super::event::Event::ProxiesHadTime) is about.
+    #[must_use]
+    pub fn lingers(&self) -> bool {
+        self.frontends.lingers()
+    }
+
+    /// Proxies have had time to notice what went before the last call.
+    pub(super) fn age(&mut self) {
+        self.frontends.age();
+    }
+
+    /// This is what an earlier agent left in the kernel.
+    pub(super) fn set_found(&mut self, found: BTreeMap<abi::ServiceKey, abi::Service>) {
+        self.found = found;
+    }
+
     /// How many those are.
     pub(super) fn entries(&self) -> usize {
         self.frontends.len()
@@ -102,6 +155,7 @@ impl Services {
     /// Whether the next plan has nothing of Services to look at, their names included.
     pub(super) fn is_settled(&self) -> bool {
         self.dirty.is_empty()
+            && self.found.is_empty()
             && self.frontends.is_settled()
             && !self.node_addresses.has_changed()
             && !self.service_addresses.has_changed()
@@ -126,16 +180,35 @@ impl Services {
 
     /// Brings virtual addresses and backends in line with the objects.
     fn regroup(&mut self) {
-        for key in std::mem::take(&mut self.dirty) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for key in &dirty {
+            self.share.ask(key, self.demand(key));
+        }
+        dirty.extend(self.share.settle());
+        for key in dirty {
             let wanted = match self.services.get(&key) {
+                None => Vec::new(),
                 Some(service) => {
                     let slices: Vec<_> = self.slices_of(&key).collect();
-                    targets::wanted(service, &slices)
+                    if self.share.refuses(&key) {
+                        vec![targets::rest(&slices)]
+                    } else {
+                        targets::wanted(service, &slices)
+                    }
                 }
-                None => Vec::new(),
             };
             self.frontends.set_service(&key, wanted);
         }
+        // What objects speak for is known by now.
+        self.frontends.adopt(std::mem::take(&mut self.found));
+    }
+
+    /// How many entries a Service would have.
+    fn demand(&self, key: &ObjectKey) -> share::Demand {
+        let Some(service) = self.services.get(key) else { return Some(0) };
+        let endpoints: usize = self.slices_of(key).map(|slice| slice.endpoints.len()).sum();
+        let targets = service.ports.len().saturating_mul(endpoints);
+        (targets <= MOST_TARGETS).then(|| targets::count(service))
     }
 
     /// Addresses that have another name than at the last call.

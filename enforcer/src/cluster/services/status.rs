@@ -90,6 +90,9 @@ impl Index {
                 found.entry(service).or_default().push(problem.clone());
             }
         }
+        for (service, demand) in self.services.share.refused() {
+            found.entry(service).or_default().push(refused(demand, self.services.share.most()));
+        }
         let status =
             |(service, problems)| ServiceStatus { service: ObjectName::from(service), problems };
         found.into_iter().map(status).collect()
@@ -165,6 +168,21 @@ impl Index {
             self.classes.find(members)
         })
     }
+}
+
+/// What is said of a Service that takes more than its share.
+fn refused(demand: Option<usize>, most: Option<usize>) -> String {
+    let why = match (demand, most) {
+        (Some(demand), Some(most)) => format!(
+            "its {demand} addresses and ports are more than its namespace's share of the {most} \
+             that fit (see --service-entries)"
+        ),
+        _ => "it has too many ports for its number of endpoints".to_owned(),
+    };
+    format!(
+        "{why}: it is open to isolated pods only where their policies allow its virtual address, \
+         by an ipBlock, as well as the backend; give it fewer ports or addresses"
+    )
 }
 
 /// A few names, and how many more there are.

@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use enforcer_common::{
-    abi::{ANY_NODE_ADDRESS, Addr, ServiceKey},
+    abi::{ANY_NODE_ADDRESS, Addr, REST_OF_SERVICES, ServiceKey},
     verdict::proto,
 };
 
@@ -101,6 +101,25 @@ pub(super) fn wanted(service: &Service, slices: &[&EndpointSlice]) -> Vec<Wanted
         }
     }
     groups
+}
+
+/// How many keys [`wanted`] has, those that two ports share counted twice. An object can ask for
+/// more than there is memory, so they are not made for this.
+pub(super) fn count(service: &Service) -> usize {
+    let addresses = virtual_addresses(service).len();
+    let node_ports =
+        |port: &ServicePort| usize::from(port.node_port.is_some_and(|number| number != 0));
+    let ports = service.ports.iter().filter(|port| port.port != 0 && !service.headless);
+    ports.fold(0, |sum, port| sum.saturating_add(addresses).saturating_add(node_ports(port)))
+}
+
+/// What must be known of a Service that has no entries of its own: where its endpoints are. Their
+/// port is none, which only a rule for all ports allows: it counts for processes of this node only.
+pub(super) fn rest(slices: &[&EndpointSlice]) -> Wanted {
+    let endpoints = slices.iter().flat_map(|slice| &slice.endpoints);
+    let first = endpoints.filter_map(|endpoint| endpoint.addresses.first());
+    let targets = first.map(|address| Target { address: address.to_canonical(), port: 0 });
+    Wanted { keys: BTreeSet::from([REST_OF_SERVICES]), targets: targets.collect() }
 }
 
 fn protocol(protocol: Protocol) -> u8 {

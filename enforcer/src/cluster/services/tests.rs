@@ -1,10 +1,7 @@
 //! Names of nodes and Services, and slices by their Service.
 
 use super::*;
-use crate::cluster::{
-    Index, IndexConfig,
-    event::{EndpointsFrom, Event, SessionAffinity, TrafficPolicy},
-};
+use crate::cluster::{Index, IndexConfig, event::Event};
 
 fn key(name: &str) -> ObjectKey {
     ObjectKey { namespace: "n".into(), name: name.into() }
@@ -16,16 +13,8 @@ fn ip(last: u8) -> IpAddr {
 
 fn service(name: &str, cluster: &[u8], external: &[u8]) -> Event {
     Event::ServiceApplied(Box::new(Service {
-        key: key(name),
-        cluster_ips: cluster.iter().map(|last| ip(*last)).collect(),
         external_ips: external.iter().map(|last| ip(*last)).collect(),
-        load_balancer_ips: Vec::new(),
-        ports: Vec::new(),
-        endpoints_from: EndpointsFrom::Selector,
-        headless: false,
-        affinity: SessionAffinity::None,
-        external_traffic: TrafficPolicy::Cluster,
-        internal_traffic: TrafficPolicy::Cluster,
+        ..Service::at(key(name), cluster.iter().map(|last| ip(*last)).collect())
     }))
 }
 

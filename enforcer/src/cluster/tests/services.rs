@@ -45,7 +45,7 @@ pub(super) fn service(name: &str, cluster: &str, ports: &str) -> Service {
     }
 }
 
-fn list(text: &str) -> Vec<IpAddr> {
+pub(super) fn list(text: &str) -> Vec<IpAddr> {
     text.split(',').filter(|text| !text.is_empty()).map(address).collect()
 }
 
@@ -92,7 +92,7 @@ pub(super) fn slice(name: &str, of: &str, ports: &str, endpoints: &str) -> Endpo
     }
 }
 
-fn addr(ip: IpAddr) -> Addr {
+pub(super) fn addr(ip: IpAddr) -> Addr {
     match ip {
         IpAddr::V4(v4) => Addr::v4(u32::from_ne_bytes(v4.octets())),
         IpAddr::V6(v6) => Addr::from_octets(v6.octets()),
@@ -190,6 +190,26 @@ fn entry(
     entry
 }
 
+/// What the map holds besides: what is left of Services that are gone.
+pub(super) fn left_over(
+    objects: &Objects,
+    state: &KernelState,
+) -> BTreeMap<ServiceKey, abi::Service> {
+    let expected = expected(objects, state);
+    let entries = state.services.iter().filter(|(key, _)| !expected.contains_key(*key));
+    entries.map(|(key, service)| (*key, *service)).collect()
+}
+
+/// Checks every entry.
+pub(super) fn check(objects: &Objects, state: &KernelState) {
+    let mut expected = expected(objects, state);
+    for (key, service) in left_over(objects, state) {
+        assert_eq!((service.pair_count, service.pairs), (0, Default::default()), "{key:?}");
+        expected.insert(key, service);
+    }
+    assert_eq!(state.services, expected);
+}
+
 /// Virtual addresses in streams; some are those of pods and nodes.
 const VIRTUAL: [&str; 5] = ["10.96.0.1", "10.96.0.2", "fd96::1", "10.0.0.2", "192.0.2.7"];
 /// This node's addresses in streams.
@@ -244,12 +264,12 @@ pub(super) fn random_own() -> impl Strategy<Value = Vec<IpAddr>> {
         .prop_map(|own| own.into_iter().map(address).collect())
 }
 
-fn apply_service(index: &mut Index, service: Service) {
+pub(super) fn apply_service(index: &mut Index, service: Service) {
     index.apply(Event::ServiceApplied(Box::new(service)));
 }
 
 /// `10.96.0.1:80` or `:30080` for a node port, with `/udp`.
-fn front(text: &str) -> ServiceKey {
+pub(super) fn front(text: &str) -> ServiceKey {
     let (protocol, text) = protocol(text);
     let (front, port) = text.rsplit_once(':').unwrap();
     let addr = if front.is_empty() { ANY_NODE_ADDRESS } else { addr(address(front)) };
@@ -258,7 +278,7 @@ fn front(text: &str) -> ServiceKey {
 }
 
 /// Class names by what tells them apart, and an entry in words.
-fn words(index: &Index, front_text: &str) -> Option<String> {
+pub(super) fn words(index: &Index, front_text: &str) -> Option<String> {
     let state = index.snapshot();
     let entry = state.services.get(&front(front_text))?;
     let name = |class| {
@@ -283,7 +303,7 @@ fn words(index: &Index, front_text: &str) -> Option<String> {
 }
 
 /// Pods `a` and `b` of two classes, and a local one whose policy tells them apart.
-fn cluster() -> Index {
+pub(super) fn cluster() -> Index {
     let mut index = index();
     index.apply(Event::NamespaceApplied(namespace("n", "")));
     for (name, labels, at) in [
@@ -440,14 +460,17 @@ fn what_is_behind_a_service_follows_every_change() {
     step(slices("10.0.0.1,10.0.0.2"), Some("b:8080 node 10.0.0.1:8080"));
     step(own(""), Some("0:8080 b:8080"));
     step(Event::SliceDeleted(key("n", "x")), Some(""));
-    step(Event::ServiceDeleted(key("n", "s")), None);
+    // Its proxy may go on for a while.
+    step(Event::ServiceDeleted(key("n", "s")), Some(""));
     // A slice that was there before.
-    step(slices("10.0.0.2"), None);
+    step(slices("10.0.0.2"), Some(""));
     let service = Event::ServiceApplied(Box::new(service("n/s", "10.96.0.1", ":80")));
     step(service, Some("b:8080"));
     // Nothing is left of it in the classes.
-    step(Event::ServiceDeleted(key("n", "s")), None);
-    step(Event::SliceDeleted(key("n", "x")), None);
+    step(Event::ServiceDeleted(key("n", "s")), Some("many"));
+    step(Event::SliceDeleted(key("n", "x")), Some("many"));
+    step(Event::ProxiesHadTime, Some("many"));
+    step(Event::ProxiesHadTime, None);
     let mut alone = cluster();
     for event in [Event::PodDeleted(key("n", "a")), own("")] {
         alone.apply(event);
@@ -485,6 +508,11 @@ fn entries_are_there_before_endpoints_switch_and_go_last() {
     index.apply(Event::SliceApplied(slice("n/y", "s", ":1", "10.0.0.1")));
     assert!(drain(&mut index).is_empty());
     index.apply(Event::ServiceDeleted(ObjectKey { namespace: "n".into(), name: "s".into() }));
+    let [plan]: [Plan; 1] = drain(&mut index).try_into().unwrap();
+    assert_eq!((plan.services_set.len(), plan.services_removed.len()), (1, 0));
+    index.apply(Event::ProxiesHadTime);
+    assert!(drain(&mut index).is_empty());
+    index.apply(Event::ProxiesHadTime);
     let [plan]: [Plan; 1] = drain(&mut index).try_into().unwrap();
     assert_eq!((plan.services_set.len(), plan.services_removed.len()), (0, 1));
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use enforcer_common::abi::{Direction, Spared, rule};
+use enforcer_common::abi::{Direction, Spared, Totals, rule};
 use prost::Message as _;
 use prost_types::{Any, ListValue, Struct, Value, value::Kind};
 use serde::{Deserialize, Serialize};
@@ -27,6 +27,9 @@ pub struct Details {
     /// Which rule of the policy, `spec.ingress[0]`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
+    /// The rule that would have allowed it but for one thing, and that thing, in a sentence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nearest_miss: Option<String>,
     /// No rule allows it and a policy isolates the pod.
     #[serde(skip_serializing_if = "is_false")]
     pub default_deny: bool,
@@ -45,6 +48,15 @@ pub struct Details {
     /// The node whose address the destination is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub destination_node: Option<String>,
+    /// Packets that this flow stands for, where it is more than one: drops are told together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub packets: Option<u32>,
+    /// Of a TCP handshake, µs: with a first reply how long that took, with the end the whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rtt_us: Option<u64>,
+    /// What a flow that is over has carried.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub closed: Option<Closed>,
     /// Frame type of a frame that is not IP.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ethertype: Option<String>,
@@ -54,6 +66,34 @@ pub struct Details {
     pub length: u32,
     /// Generation of the policy that judged.
     pub generation: u32,
+}
+
+/// What a flow has carried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Closed {
+    /// From its first packet to its end, µs.
+    pub duration_us: u64,
+    /// Packets by who opened it.
+    pub packets: u64,
+    /// Bytes of these, from the network header on.
+    pub bytes: u64,
+    /// Packets of the other side.
+    pub reply_packets: u64,
+    /// Bytes of these.
+    pub reply_bytes: u64,
+}
+
+impl From<&Totals> for Closed {
+    fn from(totals: &Totals) -> Self {
+        Self {
+            duration_us: totals.duration / 1000,
+            packets: totals.origin.packets,
+            bytes: totals.origin.bytes,
+            reply_packets: totals.reply.packets,
+            reply_bytes: totals.reply.bytes,
+        }
+    }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde wants")]
@@ -77,12 +117,16 @@ impl Details {
             reason: raw.reason.name().to_owned(),
             reason_text: raw.reason.text().to_owned(),
             rule,
+            nearest_miss: flow.nearest_miss().map(|miss| miss.to_string()),
             default_deny: raw.rule == rule::DEFAULT_DENY,
             revoked: raw.revoked,
             masqueraded: raw.masqueraded,
             disabled: raw.spared == Some(Spared::Disabled),
             source_node: node(flow.source_place.as_ref()),
             destination_node: node(flow.destination_place.as_ref()),
+            packets: (raw.count > 1).then_some(raw.count),
+            rtt_us: raw.rtt.map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
+            closed: raw.totals.as_ref().map(Closed::from),
             ethertype: raw.ethertype.map(|e| format!("{e:#06x}")),
             protocol: raw.proto,
             length: raw.len,

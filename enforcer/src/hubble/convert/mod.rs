@@ -10,7 +10,7 @@ use enforcer_hubble::{
     flow::{
         self as proto, CiliumEventType, Emitter, Endpoint, FlowType, Ip, IpVersion, LostEvent,
         LostEventSource, NetworkInterface, Policy, Service, TraceObservationPoint, TraceReason,
-        TrafficDirection,
+        TrafficDirection, Workload,
     },
     observer::{GetFlowsResponse, get_flows_response::ResponseTypes},
 };
@@ -18,7 +18,7 @@ use prost_types::Timestamp;
 
 use super::origin::{EMITTER, Origin, VERSION};
 use crate::{
-    cluster::event::ObjectKey,
+    cluster::event::{self, ObjectKey},
     flow::{
         decode::{EventKind, RawFlow, ReasonCode},
         directory::Place,
@@ -186,7 +186,7 @@ pub fn event_type(flow: &Flow) -> CiliumEventType {
     let code = i32::try_from(raw.reason.hubble_code()).unwrap_or(0);
     let (r#type, sub_type) = match raw.kind {
         _ if flow.verdict() == Verdict::Audit => (TYPE_POLICY_VERDICT, 0),
-        EventKind::Trace => (TYPE_TRACE, if is_ingress(raw) { 0 } else { 5 }),
+        EventKind::Trace | EventKind::Close => (TYPE_TRACE, if is_ingress(raw) { 0 } else { 5 }),
         EventKind::Drop => (TYPE_DROP, code),
         EventKind::Verdict | EventKind::Pending | EventKind::Unknown(_) => {
             (TYPE_POLICY_VERDICT, code)
@@ -279,6 +279,10 @@ fn ip(raw: &RawFlow) -> Option<Ip> {
     })
 }
 
+fn workload(of: &event::Workload) -> Workload {
+    Workload { name: of.name.to_string(), kind: of.kind.to_string() }
+}
+
 fn endpoint(flow: &Flow, side: Side, origin: &Origin) -> Option<Endpoint> {
     let who = who(flow, side, origin.node());
     let identity = who.identity()?;
@@ -300,7 +304,7 @@ fn endpoint(flow: &Flow, side: Side, origin: &Origin) -> Option<Endpoint> {
                 namespace: pod.key.namespace.to_string(),
                 labels,
                 pod_name: pod.key.name.to_string(),
-                ..Endpoint::default()
+                workloads: pod.workload.iter().map(workload).collect(),
             }
         }
     })

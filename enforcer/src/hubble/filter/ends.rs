@@ -98,8 +98,14 @@ fn end(one: &mut One, fields: &Fields<'_>, origin: &Origin) -> Result<(), Filter
     one.add(fields.identity, move |flow| {
         who(flow, side, &node).identity().is_some_and(|number| identities.contains(&number))
     });
-    // Whose workload a pod is of is not told: a filter for it matches nothing.
-    one.add(fields.workload, |_| false);
+    let workloads: Vec<_> = fields.workload.to_vec();
+    one.add(fields.workload, move |flow| {
+        pod(flow, side).and_then(|pod| pod.workload.as_ref()).is_some_and(|own| {
+            // What a filter leaves out may be anything.
+            let is = |wanted: &str, own: &str| wanted.is_empty() || wanted == own;
+            workloads.iter().any(|one| is(&one.name, &own.name) && is(&one.kind, &own.kind))
+        })
+    });
     Ok(())
 }
 

@@ -154,9 +154,11 @@ pub fn start(config: Config, observed: Observed) -> Result<Running, ListenError>
     let listeners = Listeners::open(&config, &board)?;
     let tcp = listeners.tcp_address();
     let reach = match (&config.tcp, tcp) {
-        (Some((_, security)), Some(address)) => {
-            Reach::Port { port: address.port(), tls: *security != Security::Insecure }
-        }
+        (Some((_, security)), Some(address)) => Reach::Port {
+            port: address.port(),
+            tls: *security != Security::Insecure,
+            own: Some(address.ip()).filter(|own| !own.is_unspecified()),
+        },
         _ => Reach::Local(config.socket.clone()),
     };
     let shared = Shared { observed, reach, started: Instant::now() };

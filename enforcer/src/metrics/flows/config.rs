@@ -25,11 +25,13 @@ pub enum MetricKind {
     PortDistribution,
     /// `hubble_tcp_flags_total`.
     Tcp,
+    /// `enforcer_workload_bytes_total` and the like: Hubble has nothing like it.
+    Traffic,
 }
 
 impl MetricKind {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Drop,
         Self::Flow,
         Self::FlowsToWorld,
@@ -38,6 +40,7 @@ impl MetricKind {
         Self::Policy,
         Self::PortDistribution,
         Self::Tcp,
+        Self::Traffic,
     ];
 
     /// Its name in the flag: Hubble's, where Hubble has it.
@@ -52,6 +55,7 @@ impl MetricKind {
             Self::Policy => "policy",
             Self::PortDistribution => "port-distribution",
             Self::Tcp => "tcp",
+            Self::Traffic => "traffic",
         }
     }
 }
@@ -204,7 +208,7 @@ fn names<const N: usize>(names: [&str; N]) -> String {
 
 impl FlowMetricsConfig {
     /// Few series, and what alerts need: who was denied whom.
-    pub const DEFAULT: &'static str = "flow policy icmp tcp flows-to-world new-denied \
+    pub const DEFAULT: &'static str = "flow policy icmp tcp flows-to-world new-denied traffic \
          drop:sourceContext=workload|reserved-identity;\
          destinationContext=workload|reserved-identity;labelsContext=traffic_direction";
 }
@@ -262,7 +266,7 @@ impl MetricSpec {
             hint,
         };
         // Ours says whose it is by itself.
-        if self.kind == MetricKind::NewDenied {
+        if matches!(self.kind, MetricKind::NewDenied | MetricKind::Traffic) {
             return Err(no_option(String::new()));
         }
         match option {

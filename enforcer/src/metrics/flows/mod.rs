@@ -11,6 +11,7 @@ mod rows;
 mod table;
 #[cfg(test)]
 mod tests;
+mod traffic;
 
 use std::{
     collections::HashSet,
@@ -30,6 +31,7 @@ use self::{
     context::{Owner, Value, owners},
     rows::NewDenied,
     table::Table,
+    traffic::Traffic,
 };
 use crate::flow::{directory::Directory, event::Flow, reading::Onlooker};
 
@@ -45,6 +47,7 @@ const WAKE: Duration = Duration::from_secs(130);
 pub struct FlowMetrics {
     node: Arc<str>,
     metrics: Vec<Metric>,
+    traffic: Option<Traffic>,
     values: Vec<Value>,
     swept: Option<Instant>,
     /// How many have gone, and when that was seen to change.
@@ -54,7 +57,7 @@ pub struct FlowMetrics {
 #[derive(Debug)]
 struct Metric {
     spec: MetricSpec,
-    table: Table,
+    table: Table<Counter>,
     denied: Option<NewDenied>,
 }
 
@@ -87,7 +90,7 @@ impl FlowMetrics {
             let extra = spec.labels.iter().map(|label| label.name);
             let names = rows::labels(spec).iter().copied().chain(extra).collect();
             let overflown = overflown.get_or_create_owned(&[("metric", spec.kind.name())]);
-            let table = Table::new(names, most, overflown);
+            let table = Table::new(names, most, overflown, Counter::default);
             let (name, help) = rows::described(spec.kind);
             let ours_too = spec.kind == MetricKind::NewDenied;
             let registry = if ours_too { &mut *ours } else { &mut *hubbles };
@@ -95,9 +98,16 @@ impl FlowMetrics {
             let denied = ours_too.then(|| NewDenied::new(learning));
             Metric { spec: spec.clone(), table, denied }
         };
+        let is_traffic = |spec: &&MetricSpec| spec.kind == MetricKind::Traffic;
+        let metrics = config.metrics.iter().filter(|spec| !is_traffic(spec)).map(metric).collect();
+        let traffic = config.metrics.iter().find(is_traffic).map(|spec| {
+            let overflown = overflown.get_or_create_owned(&[("metric", spec.kind.name())]);
+            Traffic::register(ours, most, &overflown)
+        });
         Self {
             node: node.into(),
-            metrics: config.metrics.iter().map(metric).collect(),
+            metrics,
+            traffic,
             values: Vec::new(),
             swept: None,
             gone: (0, None),
@@ -121,20 +131,34 @@ impl FlowMetrics {
         for metric in &mut self.metrics {
             metric.table.keep(&living);
         }
+        if let Some(traffic) = &mut self.traffic {
+            traffic.keep(&living);
+        }
     }
 }
 
 impl Onlooker for FlowMetrics {
     fn look(&mut self, flow: &Flow) {
-        let Self { node, metrics, values, .. } = self;
+        let Self { node, metrics, traffic, values, .. } = self;
+        if let Some(traffic) = traffic {
+            traffic.look(flow);
+        }
         for Metric { spec, table, denied } in metrics {
+            // Drops of one tuple are told together; each was a drop.
+            let by = match spec.kind {
+                MetricKind::Drop => u64::from(flow.raw.count.max(1)),
+                _ => 1,
+            };
             let mut count = |row: &[Value], closed: usize, owner: Option<Owner>| {
                 values.clear();
                 values.extend_from_slice(row);
                 values.extend(spec.labels.iter().map(|label| label.value(flow, node)));
-                table.count(values, closed, 1, || match owner {
+                let owners = || match owner {
                     Some(owner) => [Some(owner), None],
                     None => owners(&spec.labels, flow),
+                };
+                table.with(values, closed, owners, |counter| {
+                    counter.inc_by(by);
                 });
             };
             match denied {

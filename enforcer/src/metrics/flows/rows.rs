@@ -37,6 +37,7 @@ pub(super) const fn described(kind: MetricKind) -> (&'static str, &'static str) 
         ),
         MetricKind::Policy => ("policy_verdicts", "Verdicts of policy"),
         MetricKind::PortDistribution => ("port_distribution", "Flows by destination port"),
+        MetricKind::Traffic => ("workload_traffic", "Shown as several metrics"),
         MetricKind::Tcp => ("tcp_flags", "TCP flags that open and end connections"),
     }
 }
@@ -53,6 +54,7 @@ pub(super) const fn labels(spec: &MetricSpec) -> &'static [&'static str] {
         MetricKind::Policy => &["direction", "match", "action"],
         MetricKind::PortDistribution => &["protocol", "port"],
         MetricKind::Tcp => &["flag", "family"],
+        MetricKind::Traffic => &[],
     }
 }
 
@@ -157,7 +159,7 @@ fn kind(flow: &Flow) -> (&'static str, &'static str) {
         {
             ("Trace", "to-endpoint")
         }
-        EventKind::Trace => ("Trace", "from-endpoint"),
+        EventKind::Trace | EventKind::Close => ("Trace", "from-endpoint"),
         EventKind::Drop => ("Drop", ""),
         EventKind::Verdict | EventKind::Pending => ("PolicyVerdict", ""),
         EventKind::Unknown(_) => ("Unknown", ""),

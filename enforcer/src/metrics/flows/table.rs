@@ -1,5 +1,5 @@
-//! A counter with labels whose values come from flows: counted without a lock and without taking
-//! memory for series that are there, and never more series than there is room for.
+//! A metric with labels whose values come from flows: found without a lock and without taking memory
+//! for series that are there, and never more series than there is room for.
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,13 +9,17 @@ use super::context::{Owner, Value};
 
 /// Labels as they are shown.
 pub(super) type Shown = Vec<(&'static str, String)>;
+/// The series as they are shown.
+pub(super) type ShownSeries<M> = Family<Shown, M, fn() -> M>;
+/// For both ends of a flow, who must be there for a series to be shown.
+pub(super) type Owners = [Option<Owner>; 2];
 
-/// The series of a metric: counted by one thread, shown by others.
+/// The series of a metric: changed by one thread, shown by others.
 #[derive(Debug)]
-pub(super) struct Table {
+pub(super) struct Table<M> {
     names: Vec<&'static str>,
-    series: HashMap<Box<[Value]>, Series>,
-    shown: Family<Shown, Counter>,
+    series: HashMap<Box<[Value]>, Series<M>>,
+    shown: ShownSeries<M>,
     /// Series that are none of the overflow's.
     own: usize,
     most: usize,
@@ -23,55 +27,58 @@ pub(super) struct Table {
 }
 
 #[derive(Debug)]
-struct Series {
-    counter: Counter,
-    owners: [Option<Owner>; 2],
+struct Series<M> {
+    metric: M,
+    owners: Owners,
 }
 
-impl Table {
+impl<M: Clone> Table<M> {
     /// A metric with these labels and at most `most` series besides those of the overflow;
-    /// `overflown` is told what was counted there.
-    pub(super) fn new(names: Vec<&'static str>, most: usize, overflown: Counter) -> Self {
-        let (series, shown) = (HashMap::new(), Family::default());
+    /// `overflown` is told how often it was one of those.
+    pub(super) fn new(
+        names: Vec<&'static str>,
+        most: usize,
+        overflown: Counter,
+        make: fn() -> M,
+    ) -> Self {
+        let (series, shown) = (HashMap::new(), Family::new_with_constructor(make));
         Self { names, series, shown, own: 0, most, overflown }
     }
 
     /// What is shown of it.
-    pub(super) fn shown(&self) -> Family<Shown, Counter> {
+    pub(super) fn shown(&self) -> ShownSeries<M> {
         self.shown.clone()
     }
 
-    /// Counts in the series of these values, of which the first `closed` come of closed sets.
-    pub(super) fn count(
+    /// Changes the series of these values, of which the first `closed` come of closed sets.
+    pub(super) fn with(
         &mut self,
         values: &mut [Value],
         closed: usize,
-        by: u64,
-        owners: impl FnOnce() -> [Option<Owner>; 2],
+        owners: impl FnOnce() -> Owners,
+        change: impl FnOnce(&M),
     ) {
         if let Some(series) = self.series.get(&*values) {
-            series.counter.inc_by(by);
+            change(&series.metric);
             return;
         }
         if self.own < self.most {
             self.own += 1;
-            self.add(values, by, owners());
+            change(self.add(values, owners()));
             return;
         }
-        self.overflown.inc_by(by);
+        self.overflown.inc();
         values[closed..].fill(Value::OVERFLOW);
         match self.series.get(&*values) {
-            Some(series) => {
-                series.counter.inc_by(by);
-            }
-            None => self.add(values, by, [None, None]),
+            Some(series) => change(&series.metric),
+            None => change(self.add(values, [None, None])),
         }
     }
 
-    fn add(&mut self, values: &[Value], by: u64, owners: [Option<Owner>; 2]) {
-        let counter = self.shown.get_or_create_owned(&self.labels(values));
-        counter.inc_by(by);
-        self.series.insert(values.into(), Series { counter, owners });
+    fn add(&mut self, values: &[Value], owners: Owners) -> &M {
+        let metric = self.shown.get_or_create_owned(&self.labels(values));
+        let series = Series { metric, owners };
+        &self.series.entry(values.into()).or_insert(series).metric
     }
 
     fn labels(&self, values: &[Value]) -> Shown {
@@ -80,8 +87,9 @@ impl Table {
 
     /// Forgets series about somebody who is not among the living.
     pub(super) fn keep(&mut self, living: &HashSet<Owner>) {
-        let is_dead =
-            |series: &Series| series.owners.iter().flatten().any(|owner| !living.contains(owner));
+        let is_dead = |series: &Series<M>| {
+            series.owners.iter().flatten().any(|owner| !living.contains(owner))
+        };
         let dead: Vec<Box<[Value]>> = self
             .series
             .iter()

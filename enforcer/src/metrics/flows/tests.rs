@@ -1,7 +1,7 @@
 //! What a scrape shows after flows.
 
 use enforcer_common::{
-    abi::{Direction, EVENT_AUDIT, EVENT_REPLY, Event, event_kind},
+    abi::{Direction, EVENT_AUDIT, EVENT_REPLY, Event, Totals, Traffic, event_kind},
     reason::Reason,
 };
 
@@ -260,4 +260,44 @@ fn a_denied_destination_is_new_once() {
         [denied(), denied(), allowed(), Event { dst_port: 1, ..denied() }, to_world(denied())];
     let series = r#"enforcer_new_denied_destinations_total{namespace="shop",workload="web-1"} 3"#;
     assert_eq!(scraped.count(events).lines(), [series]);
+}
+
+/// The client's end of a flow that is over, and the server's, on the same node; and the first
+/// answer, which tells how long the handshake took.
+#[test]
+fn what_flows_carried_is_counted_for_both_workloads() {
+    let mut scraped = Scraped::new("traffic", 99);
+    let traffic = |packets, bytes| Traffic { packets, bytes };
+    let totals = Totals { origin: traffic(3, 300), reply: traffic(2, 2000), duration: 1 };
+    let ended = Event { kind: event_kind::CLOSE, reason: Reason::Established as u8, ..allowed() };
+    for (ifindex, direction) in [(5, Direction::Egress), (6, Direction::Ingress)] {
+        let mut flow = flow(&Event { ifindex, direction: direction as u8, rtt: 900, ..ended });
+        flow.raw.totals = Some(totals);
+        scraped.flows.look(&flow);
+    }
+    scraped.count([Event { rtt: 200, ..answered() }]);
+    let lines = scraped.lines().join("\n");
+    for (metric, workload, way, count) in [
+        ("bytes", "web-1", "sent", 300),
+        ("bytes", "web-1", "received", 2000),
+        ("bytes", "db-0", "sent", 2000),
+        ("bytes", "db-0", "received", 300),
+        ("packets", "web-1", "sent", 3),
+        ("packets", "db-0", "received", 3),
+    ] {
+        let labels = format!("namespace=\"shop\",workload=\"{workload}\",way=\"{way}\"");
+        let line = format!("enforcer_workload_{metric}_total{{{labels}}} {count}");
+        assert!(lines.contains(&line), "{line} in\n{lines}");
+    }
+    let handshake = "enforcer_workload_tcp_handshake_seconds_sum\
+                     {namespace=\"shop\",workload=\"web-1\"} 0.0002";
+    assert!(lines.contains(handshake), "{lines}");
+    assert!(lines.contains("_bucket{le=\"0.00025\",namespace=\"shop\",workload=\"web-1\"} 1"));
+}
+
+#[test]
+fn drops_that_are_told_together_count_each() {
+    let series = r#"hubble_drop_total{reason="POLICY_DENIED",protocol="TCP"} 1001"#;
+    let events = [denied(), Event { count: 1000, ..denied() }];
+    assert_eq!(Scraped::new("drop", 9).count(events).lines(), [series]);
 }

@@ -346,13 +346,14 @@ impl KubernetesSource {
     /// The first list of all, and what has come besides.
     fn bring_first(&mut self) {
         let Some(Staged { pods, namespaces }) = self.staged.take() else { return };
-        self.restore = Restore::Nothing;
+        let undo = self.restore.end();
         let relist = Event::Relist {
             pods: pods.into_values().collect(),
             namespaces: namespaces.into_values().collect(),
             policies: self.policies.values().map(|policy| (**policy).clone()).collect(),
         };
-        self.events.insert(0, relist);
+        // What the server has told of Services comes after.
+        self.events.splice(0..0, [relist].into_iter().chain(undo));
     }
 
     fn take(&mut self, message: Message) {

@@ -26,6 +26,8 @@ pub(super) enum Restore {
         /// Pods of other nodes, and until when their addresses count.
         remote: Vec<ObjectKey>,
         until: Option<Instant>,
+        /// Undoes what a list of pods, namespaces and policies does not.
+        undo: Vec<Event>,
     },
 }
 
@@ -47,6 +49,14 @@ impl Restore {
         }
     }
 
+    /// The server has told everything: what must be undone of what was saved, if it is in force.
+    pub(super) fn end(&mut self) -> Vec<Event> {
+        match std::mem::replace(self, Self::Nothing) {
+            Self::InForce { undo, .. } => undo,
+            Self::Nothing | Self::Waiting { .. } => Vec::new(),
+        }
+    }
+
     /// What happens now. What was saved is read when it is needed, because another agent may save
     /// until then. Addresses of other nodes' pods count for `remote` after they were last
     /// confirmed.
@@ -64,7 +74,8 @@ impl Restore {
             Self::Nothing => Vec::new(),
             Self::Waiting { .. } => {
                 let Some(saved) = read() else { return Vec::new() };
-                let Saved { confirmed, policies, namespaces, local, remote: others } = saved;
+                let Saved { confirmed, policies, namespaces, local, remote: others, .. } = saved;
+                let Saved { services, slices, .. } = saved;
                 let left = left(confirmed, wall, remote);
                 let mut pods = local;
                 let mut keys = Vec::new();
@@ -72,11 +83,18 @@ impl Restore {
                     keys = others.iter().map(|pod| pod.key.clone()).collect();
                     pods.extend(others);
                 }
-                *self = Self::InForce { confirmed, remote: keys, until: Some(now + left) };
-                vec![Event::Relist { pods, namespaces, policies }]
+                let services_gone =
+                    services.iter().map(|one| Event::ServiceDeleted(one.key.clone()));
+                let slices_gone = slices.iter().map(|one| Event::SliceDeleted(one.key.clone()));
+                let undo = services_gone.chain(slices_gone).collect();
+                *self = Self::InForce { confirmed, remote: keys, until: Some(now + left), undo };
+                let services = services.into_iter().map(Box::new).map(Event::ServiceApplied);
+                let slices = slices.into_iter().map(Event::SliceApplied);
+                let relist = Event::Relist { pods, namespaces, policies };
+                [relist].into_iter().chain(services).chain(slices).collect()
             }
-            Self::InForce { confirmed, remote, .. } => {
-                *self = Self::InForce { confirmed, remote: Vec::new(), until: None };
+            Self::InForce { confirmed, remote, undo, .. } => {
+                *self = Self::InForce { confirmed, remote: Vec::new(), until: None, undo };
                 remote.into_iter().map(Event::PodDeleted).collect()
             }
         }
@@ -125,6 +143,8 @@ mod tests {
             namespaces: Vec::new(),
             local: vec![pod("here")],
             remote: vec![pod("there")],
+            services: Vec::new(),
+            slices: Vec::new(),
         };
         (Restore::Waiting { until: now + Duration::from_secs(3) }, saved, now, wall)
     }

@@ -4,7 +4,38 @@ use super::fake::{Fake, Fault};
 use std::{collections::BTreeSet, time::Duration};
 
 use super::{tests::*, *};
-use crate::source::report::{SourceState, WatchState};
+use crate::{
+    cluster::event::{EndpointSlice, EndpointsFrom, Service, SessionAffinity, TrafficPolicy},
+    source::report::{SourceState, WatchState},
+};
+
+fn saved_key(name: &str) -> ObjectKey {
+    ObjectKey { namespace: "n".into(), name: name.into() }
+}
+
+fn service(name: &str) -> Service {
+    Service {
+        key: saved_key(name),
+        cluster_ips: vec![[10, 96, 0, 1].into()],
+        external_ips: Vec::new(),
+        load_balancer_ips: Vec::new(),
+        ports: Vec::new(),
+        endpoints_from: EndpointsFrom::Elsewhere,
+        headless: false,
+        affinity: SessionAffinity::None,
+        external_traffic: TrafficPolicy::Cluster,
+        internal_traffic: TrafficPolicy::Cluster,
+    }
+}
+
+fn slice(name: &str) -> EndpointSlice {
+    EndpointSlice {
+        key: saved_key(name),
+        service: Some("old".into()),
+        ports: Vec::new(),
+        endpoints: Vec::new(),
+    }
+}
 
 /// State that an agent saved: pods `here` of this node and `there` of another, and a policy.
 fn saved_state(fake: &Fake) -> tempfile::TempDir {
@@ -17,6 +48,8 @@ fn saved_state(fake: &Fake) -> tempfile::TempDir {
         namespaces: vec![("n".into(), Arc::default())],
         local: vec![pod("here", NODE)],
         remote: vec![pod("there", "w2")],
+        services: vec![service("old"), service("s")],
+        slices: vec![slice("old-x")],
     };
     let policy: NetworkPolicy = serde_json::from_value(policy("saved")).unwrap();
     let whose = Identity::here(NODE, &fake.api());
@@ -44,13 +77,15 @@ async fn without_a_server_what_was_saved_comes_into_force_until_it_is_back() {
     fake.put(PODS, pod("new", NODE, "Running"));
     fake.state().forgive("pods");
     client.until("pods", |c| c.state("pods").0 == WatchState::Complete).await;
-    assert!(!client.pods.contains_key("new") && client.services.is_empty());
+    assert!(!client.pods.contains_key("new"));
+    assert_eq!(client.services, BTreeSet::from(["old", "old-x", "s"].map(str::to_owned)));
     fake.state().forgive("networkpolicies");
     client.until("live", |c| c.source.is_live()).await;
     assert_eq!(client.names(), ["here", "new", "there"]);
     assert_eq!(client.policies, BTreeSet::from(["deny".to_owned()]));
     assert_eq!((client.relists, client.source.saved()), (2, None));
-    client.until("services", |c| c.services.contains("s")).await;
+    // Of what was saved nothing stays that the server does not know; what it knows is as it says.
+    assert_eq!(client.services, BTreeSet::from(["s".to_owned()]));
 }
 
 #[tokio::test]

@@ -137,7 +137,10 @@ impl Client {
                 Event::PolicyApplied(one) => drop(self.policies.insert(one.metadata.name.unwrap())),
                 Event::PolicyDeleted(key) => assert!(self.policies.remove(&*key.name)),
                 Event::ServiceApplied(one) => drop(self.services.insert(one.key.name.to_string())),
-                Event::ServiceDeleted(key) => assert!(self.services.remove(&*key.name)),
+                Event::ServiceDeleted(key) | Event::SliceDeleted(key) => {
+                    assert!(self.services.remove(&*key.name));
+                }
+                Event::SliceApplied(one) => drop(self.services.insert(one.key.name.to_string())),
                 other => panic!("{other:?}"),
             }
         }
@@ -454,6 +457,25 @@ async fn a_barrier_without_bookmarks_lists_in_the_end() {
     let lists = fake.requests(&["sendInitialEvents"]);
     client.caught_up().await;
     assert!(fake.requests(&["sendInitialEvents"]) > lists);
+}
+
+#[tokio::test]
+async fn barriers_one_after_the_other_do_not_keep_each_other_waiting() {
+    let fake = cluster().await;
+    let mut client = Client::new(&fake, Timing { few: 0, ..quick() });
+    client.until("live", |c| c.source.is_live()).await;
+    // No server tells of it: nothing of these kinds has changed.
+    fake.pass();
+    let first = client.source.catch_up();
+    let deadline = Instant::now() + PATIENCE;
+    while let Some(awaited) = client.source.awaited(first) {
+        assert!(Instant::now() < deadline, "{awaited}");
+        client.source.catch_up();
+        let soon = Duration::from_millis(50);
+        if tokio::time::timeout(soon, client.source.changed()).await.is_ok() {
+            client.take();
+        }
+    }
 }
 
 #[tokio::test]

@@ -297,18 +297,20 @@ impl Watcher {
             self.list = Some(Freshness::Current);
             return Ok(());
         }
-        match &self.goal {
-            Some(goal) if goal.request == request => {
-                if goal.since.elapsed() > self.timing.catch_up {
-                    self.goal = None;
-                    self.list = Some(Freshness::Current);
-                }
-                return Ok(());
-            }
-            _ => {}
+        // Whoever asks again while the watch is on its way must not have it begin anew: where the
+        // server tells nothing of a kind of which nothing changes, it would never end.
+        let goal = self.goal.as_ref().map(|goal| (goal.request, goal.since));
+        let (asked, since) = goal.unwrap_or((0, Instant::now()));
+        if since.elapsed() > self.timing.catch_up {
+            self.goal = None;
+            self.list = Some(Freshness::Current);
+            return Ok(());
+        }
+        if asked == request {
+            return Ok(());
         }
         let Now { version, .. } = self.now().await?;
-        self.goal = Some(Goal { request, version, since: Instant::now() });
+        self.goal = Some(Goal { request, version, since });
         self.check_goal().await
     }
 

@@ -191,10 +191,10 @@ async fn events_of_the_agent_are_kept_and_followed() {
     let mut client = lab.client().await;
     let all = GetAgentEventsRequest::default();
     for (request, expected) in [
-        (all.clone(), &[1, 2, 3][..]),
-        (GetAgentEventsRequest { number: 2, ..all.clone() }, &[2, 3]),
-        (GetAgentEventsRequest { number: 2, first: true, ..all.clone() }, &[1, 2]),
-        (GetAgentEventsRequest { since: Some(timestamp(2)), ..all.clone() }, &[2, 3]),
+        (all, &[1, 2, 3][..]),
+        (GetAgentEventsRequest { number: 2, ..all }, &[2, 3]),
+        (GetAgentEventsRequest { number: 2, first: true, ..all }, &[1, 2]),
+        (GetAgentEventsRequest { since: Some(timestamp(2)), ..all }, &[2, 3]),
     ] {
         let mut lines = client.get_agent_events(request).await.unwrap().into_inner();
         let mut nanos = Vec::new();
