@@ -2,7 +2,7 @@
 //! the log and Kubernetes Events by the owning task.
 
 use tokio::{
-    sync::mpsc::{self, error::TryRecvError},
+    sync::mpsc,
     time::{Duration, Instant},
 };
 use tracing::{info, warn};
@@ -60,11 +60,7 @@ impl Noticed {
     /// What is new and should be told, in order; the rest is passed over.
     pub(super) fn take(&mut self, now: Instant) -> Vec<Insight> {
         let mut told = Vec::new();
-        loop {
-            let insight = match self.told.try_recv() {
-                Ok(insight) => insight,
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
-            };
+        while let Ok(insight) = self.told.try_recv() {
             if self.period.is_none_or(|began| now.duration_since(began) >= PERIOD) {
                 self.end_period();
                 self.period = Some(now);
