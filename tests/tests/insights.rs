@@ -149,4 +149,14 @@ fn normal_load_makes_nothing_known_and_is_counted() {
     let denied = "hubble_drop_total{reason=\"POLICY_DENIED\",protocol=\"TCP\",source=\"shop/other\",\
                   destination=\"shop/server\",traffic_direction=\"ingress\"}";
     assert!(value(&text, denied) >= Some(5), "{text}");
+    // Ours: connections that are over, with the packets of their data and both handshakes.
+    for way in ["sent", "received"] {
+        let labels = format!("{{namespace=\"shop\",workload=\"client\",way=\"{way}\"}}");
+        let packets = value(&text, &format!("enforcer_workload_packets_total{labels}"));
+        let bytes = value(&text, &format!("enforcer_workload_bytes_total{labels}"));
+        assert!(packets >= Some(400) && bytes > packets.map(|n| n * 40), "{way}: {text}");
+    }
+    let handshakes = "enforcer_workload_tcp_handshake_seconds_count\
+                      {namespace=\"shop\",workload=\"client\"}";
+    assert!(value(&text, handshakes) >= Some(200), "{text}");
 }
