@@ -5,20 +5,24 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::{
+    completion::CompletionArgs,
+    list::{ListArgs, WatchArgs},
+    terminal::Color,
+};
 pub use super::{
     dirs::DirArgs,
+    observe::args::ObserveArgs,
     switch_args::{DisableArgs, EnableArgs, Target},
 };
-use super::{terminal::Color, when::When};
 use crate::{
     cluster::{
         Enforcement, NodePortAddresses,
         event::{ObjectKey, StartPolicy},
     },
     dataplane::AttachMode,
-    flow::filter::{FilterSpec, Sides},
     gate,
     metrics::MetricsAddress,
 };
@@ -39,8 +43,14 @@ pub enum Command {
     Agent(Box<AgentArgs>),
     /// Show what is enforced, what is not, and why
     Status(StatusArgs),
-    /// Show flows with the policies that decided them
+    /// Show flows with the policies that decided them, of this node or any Hubble server
     Observe(Box<ObserveArgs>),
+    /// List what a Hubble server knows
+    List(ListArgs),
+    /// Follow what a Hubble server knows
+    Watch(WatchArgs),
+    /// Print what a shell needs to complete these commands
+    Completion(CompletionArgs),
     /// Switch enforcement off for a time, with or without an agent: nothing is dropped meanwhile
     Disable(DisableArgs),
     /// Switch enforcement on again before its time
@@ -305,144 +315,6 @@ fn policy_name(text: &str) -> Result<String, &'static str> {
     }
 }
 
-/// Form of flows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum ObserveOutput {
-    /// A line for people
-    #[default]
-    Compact,
-    /// A line of JSON, as Hubble writes it
-    #[value(alias = "jsonpb")]
-    Json,
-}
-
-/// `enforcer observe`.
-#[derive(Clone, Debug, Args)]
-pub struct ObserveArgs {
-    /// Go on with new flows
-    #[arg(short, long)]
-    pub follow: bool,
-    /// The newest N flows [default: 20 without --follow, --since, --until]
-    #[arg(long, value_name = "N", conflicts_with_all = ["first", "all"])]
-    pub last: Option<usize>,
-    /// The oldest N flows
-    #[arg(long, value_name = "N", conflicts_with_all = ["all", "follow"])]
-    pub first: Option<usize>,
-    /// All flows that are kept
-    #[arg(long)]
-    pub all: bool,
-    /// Not before: a time ago (5m, 1h30m) or RFC 3339
-    #[arg(long, value_name = "WHEN")]
-    pub since: Option<When>,
-    /// Not after: likewise
-    #[arg(long, value_name = "WHEN")]
-    pub until: Option<When>,
-    /// Form of the output
-    #[arg(short, long, value_enum, default_value_t)]
-    pub output: ObserveOutput,
-    /// Colours
-    #[arg(long, value_enum, default_value_t)]
-    pub color: Color,
-    /// Name the policies that decided, in compact form
-    #[arg(
-        long,
-        value_name = "BOOL",
-        num_args = 0..=1,
-        require_equals = true,
-        default_value_t = true,
-        default_missing_value = "true",
-        action = ArgAction::Set
-    )]
-    pub print_policy_names: bool,
-    /// Which flows
-    #[command(flatten)]
-    pub filters: FilterArgs,
-    /// Where the agent's socket is
-    #[arg(long, value_name = "DIR", env = "ENFORCER_RUN_DIR", default_value = "/run/enforcer")]
-    pub run_dir: PathBuf,
-}
-
-/// Filters of `enforcer observe`. A filter given several times matches any of its values; different
-/// filters must all match.
-#[derive(Clone, Debug, Default, Args)]
-#[command(next_help_heading = "Filters")]
-pub struct FilterArgs {
-    /// Pod on either side, by [NAMESPACE/]PREFIX
-    #[arg(long, value_name = "POD", value_delimiter = ',')]
-    pod: Vec<String>,
-    /// Pod that sends
-    #[arg(long, value_name = "POD", value_delimiter = ',')]
-    from_pod: Vec<String>,
-    /// Pod that receives
-    #[arg(long, value_name = "POD", value_delimiter = ',')]
-    to_pod: Vec<String>,
-    /// Namespace on either side
-    #[arg(short, long, value_name = "NS", value_delimiter = ',')]
-    namespace: Vec<String>,
-    /// Namespace of the sender
-    #[arg(long, value_name = "NS", value_delimiter = ',')]
-    from_namespace: Vec<String>,
-    /// Namespace of the receiver
-    #[arg(long, value_name = "NS", value_delimiter = ',')]
-    to_namespace: Vec<String>,
-    /// Address or CIDR on either side
-    #[arg(long, value_name = "IP", value_delimiter = ',')]
-    ip: Vec<String>,
-    /// Source address or CIDR
-    #[arg(long, value_name = "IP", value_delimiter = ',')]
-    from_ip: Vec<String>,
-    /// Destination address or CIDR
-    #[arg(long, value_name = "IP", value_delimiter = ',')]
-    to_ip: Vec<String>,
-    /// Port on either side
-    #[arg(long, value_name = "PORT", value_delimiter = ',')]
-    port: Vec<String>,
-    /// Source port
-    #[arg(long, value_name = "PORT", value_delimiter = ',')]
-    from_port: Vec<String>,
-    /// Destination port
-    #[arg(long, value_name = "PORT", value_delimiter = ',')]
-    to_port: Vec<String>,
-    /// tcp, udp, sctp, icmp, icmpv4, icmpv6
-    #[arg(long, value_delimiter = ',')]
-    protocol: Vec<String>,
-    /// FORWARDED, DROPPED or AUDIT
-    #[arg(long, value_delimiter = ',')]
-    verdict: Vec<String>,
-    /// ingress or egress, seen from the pod
-    #[arg(long, value_name = "DIRECTION", value_delimiter = ',')]
-    traffic_direction: Vec<String>,
-    /// Reason, by our name (PolicyDenied) or Hubble's (POLICY_DENIED)
-    #[arg(long, alias = "drop-reason-desc", value_delimiter = ',')]
-    reason: Vec<String>,
-    /// drop (all that is dropped), policy-verdict or trace
-    #[arg(short = 't', long = "type", value_name = "TYPE", value_delimiter = ',')]
-    kind: Vec<String>,
-}
-
-impl FilterArgs {
-    /// The filters as they go over the socket.
-    #[must_use]
-    pub fn spec(&self) -> FilterSpec {
-        let sides = |any: &[String], from: &[String], to: &[String]| Sides {
-            any: any.to_vec(),
-            from: from.to_vec(),
-            to: to.to_vec(),
-        };
-        FilterSpec {
-            pod: sides(&self.pod, &self.from_pod, &self.to_pod),
-            namespace: sides(&self.namespace, &self.from_namespace, &self.to_namespace),
-            port: sides(&self.port, &self.from_port, &self.to_port),
-            ip: sides(&self.ip, &self.from_ip, &self.to_ip),
-            verdict: self.verdict.clone(),
-            protocol: self.protocol.clone(),
-            traffic_direction: self.traffic_direction.clone(),
-            reason: self.reason.clone(),
-            kind: self.kind.clone(),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -491,21 +363,16 @@ mod tests {
             "enforcer status --wait 5",
             "enforcer status --for a/b",
             "enforcer observe --last 1 --all",
+            "enforcer observe --first 1 --follow",
+            "enforcer observe --not",
+            "enforcer observe --verdict dropped",
+            "enforcer observe --server ftp://x",
+            "enforcer observe -P",
             "enforcer observe --since yesterday",
             "enforcer observe -o xml",
             "enforcer agent --manifests /m --conntrack-entries 0",
         ] {
             assert_eq!(parse(args).unwrap_err().exit_code(), 2, "{args}");
         }
-    }
-
-    #[test]
-    fn filters_reach_the_socket() {
-        let args = "enforcer observe -f --pod a,b --to-port 80 -t drop --print-policy-names=false";
-        let Command::Observe(observe) = parse(args).unwrap() else { panic!("another command") };
-        let spec = observe.filters.spec();
-        assert_eq!(spec.pod.any, ["a", "b"]);
-        assert_eq!((spec.port.to, spec.kind), (vec!["80".to_owned()], vec!["drop".to_owned()]));
-        assert!(observe.follow && !observe.print_policy_names);
     }
 }

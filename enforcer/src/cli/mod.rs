@@ -4,16 +4,20 @@
 
 pub mod args;
 pub mod client;
-pub mod compact;
+pub mod completion;
 mod dirs;
 pub mod disable;
+pub mod list;
 #[cfg(test)]
 mod manifests_tests;
 pub mod observe;
 pub mod report;
+pub mod server;
 pub mod status;
 mod switch_args;
 pub mod terminal;
+pub mod tls;
+mod watched;
 pub mod when;
 
 pub use args::{
