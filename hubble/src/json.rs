@@ -123,6 +123,23 @@ pub fn to_string<M: Json>(message: &M) -> Result<String, JsonError> {
         .map_err(|source| JsonError::Form { message: M::NAME, source })
 }
 
+/// Messages as a list of JSON over several lines.
+///
+/// # Errors
+/// As [`to_string`].
+pub fn list_to_string_pretty<M: Json>(messages: &[M]) -> Result<String, JsonError> {
+    let of = descriptor::<M>();
+    let read = |message: &M| DynamicMessage::decode(of.clone(), &*message.encode_to_vec());
+    let dynamic: Vec<DynamicMessage> = messages
+        .iter()
+        .map(read)
+        .collect::<Result<_, _>>()
+        .map_err(|source| JsonError::Details { message: M::NAME, source })?;
+    let all: Vec<InOrder<'_>> = dynamic.iter().map(InOrder).collect();
+    serde_json::to_string_pretty(&all)
+        .map_err(|source| JsonError::Form { message: M::NAME, source })
+}
+
 /// A message whose fields are written in the order of the `.proto` file, as Hubble's are; the
 /// descriptors know them by their numbers.
 struct InOrder<'a>(&'a DynamicMessage);

@@ -1,24 +1,21 @@
 //! `enforcer list nodes|namespaces` and `enforcer watch peers`.
 
 use std::{
-    fmt::Write as _,
     io::{self, Write},
     process::ExitCode,
     time::Duration,
 };
 
+use super::{
+    server::{self, ServerArgs, ServerError},
+    terminal::clean,
+};
 use clap::{Args, Subcommand, ValueEnum};
 use enforcer_hubble::{
     json::{self, JsonError},
     observer::{GetNamespacesRequest, GetNodesRequest, Node, observer_client::ObserverClient},
     peer::{ChangeNotification, ChangeNotificationType, NotifyRequest, peer_client::PeerClient},
     relay::NodeState,
-};
-use serde_json::value::RawValue;
-
-use super::{
-    server::{self, ServerArgs, ServerError},
-    terminal::clean,
 };
 
 /// `enforcer list`.
@@ -142,7 +139,7 @@ async fn nodes(form: &ListForm) -> Result<String, ListError> {
     let asked = client.get_nodes(form.server.short_request(GetNodesRequest {})).await;
     let response = asked.map_err(|status| server.refused(&status))?.into_inner();
     Ok(match form.output {
-        ListOutput::Json => array(response.nodes.iter().map(json::to_string))?,
+        ListOutput::Json => json::list_to_string_pretty(&response.nodes)? + "\n",
         ListOutput::Table => columns(
             &["NAME", "STATUS", "AGE", "FLOWS/S", "CURRENT/MAX-FLOWS"],
             response.nodes.iter().map(|node| of_node(node).to_vec()),
@@ -150,9 +147,14 @@ async fn nodes(form: &ListForm) -> Result<String, ListError> {
         ListOutput::Wide => columns(
             &["NAME", "STATUS", "AGE", "FLOWS/S", "CURRENT/MAX-FLOWS", "VERSION", "ADDRESS", "TLS"],
             response.nodes.iter().map(|node| {
-                let tls = node.tls.as_ref().filter(|tls| tls.enabled);
-                let tls = tls.map_or("Disabled", |_| "Enabled").to_owned();
-                [&of_node(node)[..], &[node.version.clone(), node.address.clone(), tls]].concat()
+                let tls = match &node.tls {
+                    None => "N/A",
+                    Some(tls) if tls.enabled => "Enabled",
+                    Some(_) => "Disabled",
+                };
+                let version = if node.version.is_empty() { "N/A" } else { &node.version };
+                let more = [version, &node.address, tls].map(str::to_owned);
+                [&of_node(node)[..], &more].concat()
             }),
         ),
     })
@@ -178,7 +180,7 @@ fn of_node(node: &Node) -> [String; 5] {
         state.to_owned(),
         age(up),
         format!("{rate:.2}"),
-        format!("{}/{} ({share:.2}%)", node.num_flows, node.max_flows),
+        format!("{}/{} ({share:6.2}%)", node.num_flows, node.max_flows),
     ]
 }
 
@@ -192,16 +194,14 @@ fn percent(part: u64, of: u64) -> f64 {
     if of == 0 { 0.0 } else { part as f64 * 100.0 / of as f64 }
 }
 
-/// `3d4h`, `2h5m`, `5m7s`, `9s`.
+/// `76h0m0s`, `1m15s`, `9s`.
 fn age(time: Duration) -> String {
     let seconds = time.as_secs();
-    let (days, hours) = (seconds / 86_400, seconds / 3600 % 24);
-    let (minutes, rest) = (seconds / 60 % 60, seconds % 60);
-    match (days, hours, minutes) {
-        (0, 0, 0) => format!("{rest}s"),
-        (0, 0, _) => format!("{minutes}m{rest}s"),
-        (0, ..) => format!("{hours}h{minutes}m"),
-        _ => format!("{days}d{hours}h"),
+    let (hours, minutes, rest) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    match (hours, minutes) {
+        (0, 0) => format!("{rest}s"),
+        (0, _) => format!("{minutes}m{rest}s"),
+        _ => format!("{hours}h{minutes}m{rest}s"),
     }
 }
 
@@ -211,31 +211,17 @@ async fn namespaces(form: &ListForm) -> Result<String, ListError> {
         ObserverClient::new(server.channel.clone()).max_decoding_message_size(server::LONGEST);
     let asked = client.get_namespaces(form.server.short_request(GetNamespacesRequest {})).await;
     let response = asked.map_err(|status| server.refused(&status))?.into_inner();
-    let mut all = response.namespaces;
+    let all = response.namespaces;
     Ok(match form.output {
-        ListOutput::Json => array(all.iter().map(json::to_string))?,
+        ListOutput::Json => json::list_to_string_pretty(&all)? + "\n",
         ListOutput::Table => {
-            let mut names: Vec<String> = all.drain(..).map(|one| one.namespace).collect();
-            names.sort_unstable();
-            names.dedup();
-            columns(&["NAMESPACE"], names.into_iter().map(|name| vec![name]))
+            columns(&["NAMESPACE"], all.into_iter().map(|one| vec![one.namespace]))
         }
         ListOutput::Wide => columns(
             &["NAMESPACE", "CLUSTER"],
             all.into_iter().map(|one| vec![one.namespace, one.cluster]),
         ),
     })
-}
-
-/// A list of JSON objects.
-fn array(
-    objects: impl IntoIterator<Item = Result<String, JsonError>>,
-) -> Result<String, ListError> {
-    let raw = |text: String| RawValue::from_string(text).expect("it was written as JSON");
-    let all = objects.into_iter().map(|object| object.map(raw)).collect::<Result<Vec<_>, _>>()?;
-    let mut text = serde_json::to_string(&all).expect("raw JSON is written as it is");
-    text.push('\n');
-    Ok(text)
 }
 
 /// Rows below their header, in columns as wide as they must be.
@@ -275,21 +261,13 @@ async fn peers(form: &PeersForm, out: &mut impl Write) -> Result<(), ListError> 
     }
 }
 
-/// `PEER_ADDED   w2 (10.0.0.2:4244, TLS as w2.default.hubble-grpc.cilium.io)`
+/// `PEER_ADDED   10.0.0.2:4244 default/w2 (TLS.ServerName: w2.default.hubble-grpc.cilium.io)`
 fn peer(change: &ChangeNotification) -> String {
     let kind = ChangeNotificationType::try_from(change.r#type);
     let kind = kind.map_or_else(|_| change.r#type.to_string(), |kind| kind.as_str_name().into());
-    let mut line = format!("{kind:<12} {} ({}", clean(&change.name), clean(&change.address));
-    match change.tls.as_ref().map(|tls| tls.server_name.as_str()) {
-        None => line.push_str(", no TLS"),
-        Some("") => line.push_str(", TLS"),
-        Some(name) => {
-            let written = write!(line, ", TLS as {}", clean(name));
-            written.expect("a string takes all that is written");
-        }
-    }
-    line.push(')');
-    line
+    let tls = change.tls.as_ref().map(|tls| format!(" (TLS.ServerName: {})", tls.server_name));
+    let tls = tls.unwrap_or_default();
+    clean(&format!("{kind:<12} {} {}{tls}", change.address, change.name))
 }
 
 #[cfg(test)]
@@ -299,9 +277,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ages_have_two_parts() {
+    fn ages_are_written_as_go_writes_them() {
         for (seconds, expected) in
-            [(9, "9s"), (307, "5m7s"), (7500, "2h5m"), (273_600, "3d4h"), (60, "1m0s")]
+            [(9, "9s"), (307, "5m7s"), (7500, "2h5m0s"), (273_600, "76h0m0s"), (60, "1m0s")]
         {
             assert_eq!(age(Duration::from_secs(seconds)), expected);
         }
@@ -325,7 +303,7 @@ mod tests {
         assert_eq!(
             text,
             "NAME         STATUS      AGE   FLOWS/S   CURRENT/MAX-FLOWS\n\
-             default/w1   Connected   10s   2.50      50/100 (50.00%)\n"
+             default/w1   Connected   10s   2.50      50/100 ( 50.00%)\n"
         );
         let change = ChangeNotification {
             name: "w2".into(),
@@ -333,6 +311,6 @@ mod tests {
             r#type: 1,
             tls: Some(Tls { server_name: "w2.x".into() }),
         };
-        assert_eq!(peer(&change), "PEER_ADDED   w2 (10.0.0.2:4244, TLS as w2.x)");
+        assert_eq!(peer(&change), "PEER_ADDED   10.0.0.2:4244 w2 (TLS.ServerName: w2.x)");
     }
 }

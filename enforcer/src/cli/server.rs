@@ -91,7 +91,7 @@ impl FromStr for Address {
             },
         };
         let port = match port {
-            Some(port) => port.parse().map_err(|_| format!("'{port}' is no port"))?,
+            Some(port) => port.parse().ok().ok_or_else(|| format!("'{port}' is no port"))?,
             None => PORT,
         };
         if host.is_empty() || host.contains('/') {
@@ -325,7 +325,8 @@ pub async fn connect(args: &ServerArgs) -> Result<Connection, ServerError> {
     let name = address.to_string();
     let opened = tokio::time::timeout(args.timeout, open(args, &address, &name)).await;
     let stream = opened
-        .map_err(|_| ServerError::Timeout { address: name.clone(), timeout: args.timeout })??;
+        .ok()
+        .ok_or_else(|| ServerError::Timeout { address: name.clone(), timeout: args.timeout })??;
     let seen = Seen::default();
     let hint = args.tls_hint();
     // One connection for one command: when it has ended, so has the answer.

@@ -1,8 +1,8 @@
 //! Flags of one list, gathered into one filter or two.
 //!
 //! A flag about either end needs two filters, since the fields of one must all match: `left` has it
-//! for the source, `right` for the destination. All other flags go into both, and where both are the
-//! same one is enough.
+//! for the source, `right` for the destination. All other flags go into both, and where both are
+//! the same one is enough.
 
 use enforcer_hubble::flow::{FlowFilter, NetworkInterface, Workload, flow_filter::Experimental};
 

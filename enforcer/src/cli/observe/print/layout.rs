@@ -100,7 +100,7 @@ fn end_cut(text: &str, room: usize) -> String {
 }
 
 /// `namespace/name` in at most `room` columns. Pods of one workload differ at the end of their name
-/// and others at its beginning, so what goes is in the middle; of the namespace the beginning stays.
+/// and others at its beginning, so what goes is in the middle; a namespace keeps its beginning.
 fn shorten(name: &str, room: usize) -> String {
     let length = name.chars().count();
     if length <= room {

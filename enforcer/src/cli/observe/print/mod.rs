@@ -146,7 +146,7 @@ impl<W: Write, E: Write> Printer<W, E> {
         if self.options.output.is_json() {
             return self.json(response);
         }
-        let (kind, details) = agent::words(event);
+        let (kind, details) = agent::words(event, self.options.time);
         let node = response.node_name.as_str();
         self.event(response.time.as_ref(), node, &[("TYPE", &kind), ("DETAILS", &details)])
     }
@@ -160,7 +160,7 @@ impl<W: Write, E: Write> Printer<W, E> {
         if self.options.output.is_json() {
             return self.json(response);
         }
-        let words = agent::debug_words(event);
+        let words = agent::debug_words(event, self.options.output);
         let words: Vec<(&str, &str)> = words.iter().map(|(key, text)| (*key, &**text)).collect();
         self.event(response.time.as_ref(), &response.node_name, &words)
     }

@@ -52,8 +52,9 @@ fn addresses(
 ) -> Result<(), SelectError> {
     let mut blocks = Vec::new();
     for value in values {
-        let block = value.parse().or_else(|_| value.parse::<IpAddr>().map(IpNet::from));
-        blocks.push(block.map_err(|_| wrong(field, value, "is no address or CIDR"))?);
+        let address = || value.parse::<IpAddr>().ok().map(IpNet::from);
+        let block = value.parse().ok().or_else(address);
+        blocks.push(block.ok_or_else(|| wrong(field, value, "is no address or CIDR"))?);
     }
     one.any(blocks, move |block: &IpNet, flow| {
         let address = of(flow).and_then(|address| address.parse::<IpAddr>().ok());
@@ -70,7 +71,8 @@ fn ports(
 ) -> Result<(), SelectError> {
     let mut ports = Vec::new();
     for value in values {
-        let port: u16 = value.parse().map_err(|_| wrong(field, value, "is no port, 0 to 65535"))?;
+        let port = value.parse::<u16>().ok();
+        let port = port.ok_or_else(|| wrong(field, value, "is no port, 0 to 65535"))?;
         ports.push(u32::from(port));
     }
     one.any(ports, move |port, flow| {

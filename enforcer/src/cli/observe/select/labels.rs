@@ -1,4 +1,4 @@
-//! Label selectors: `app=web`, `app!=web`, `app in (a,b)`, `app`, `!app`, all of them behind commas.
+//! Label selectors: `app=web`, `app!=web`, `app in (a,b)`, `app`, `!app`, several with commas.
 //! A key may begin with the source of a label (`k8s:`, `reserved:`); without one it is of any.
 
 use enforcer_hubble::flow::{Flow, FlowFilter};

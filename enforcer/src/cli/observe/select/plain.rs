@@ -17,10 +17,14 @@ pub(super) fn add(one: &mut One, filter: &FlowFilter) -> Result<(), SelectError>
         flow.verdict == Verdict::Dropped as i32 && flow.drop_reason_desc == *reason
     });
     one.any(filter.traffic_direction.clone(), |wanted, flow| flow.traffic_direction == *wanted);
-    one.any(filter.reply.clone(), |reply, flow| flow.is_reply == Some(*reply));
+    one.any(filter.reply.clone(), |reply, flow| {
+        // What is dropped before anybody knows is taken for no reply.
+        let dropped = flow.verdict == Verdict::Dropped as i32;
+        flow.is_reply.or(dropped.then_some(false)) == Some(*reply)
+    });
     one.any(filter.uuid.clone(), |uuid, flow| flow.uuid == *uuid);
     one.any(filter.event_type.clone(), |wanted, flow| {
-        let event = flow.event_type.clone().unwrap_or_default();
+        let event = flow.event_type.unwrap_or_default();
         (wanted.r#type == 0 || wanted.r#type == event.r#type)
             && (!wanted.match_sub_type || wanted.sub_type == event.sub_type)
     });
