@@ -27,7 +27,7 @@ impl Layout {
     #[must_use]
     pub fn new(width: usize) -> Self {
         // What is left when the type of event has had its usual share.
-        let end = width.saturating_sub(FIXED + 24) / 2;
+        let end = width.saturating_sub(FIXED + 36) / 2;
         Self { width, end: end.clamp(LEAST, MOST) }
     }
 
@@ -59,7 +59,8 @@ impl Layout {
             line.push_str(&end_cut(&rest, self.width - used));
         } else {
             // A narrow terminal: below, where there is room.
-            line.push_str(&format!("\n    {}", end_cut(&rest, self.width.saturating_sub(4))));
+            let rest = end_cut(&rest, self.width.saturating_sub(4));
+            line = format!("{}\n    {rest}", line.trim_end());
         }
         if let Some(why) = &shown.why {
             line.push_str(&format!("\n    {}", clean(why)));
