@@ -93,10 +93,7 @@ impl Wanted {
     /// Whether a line of a file is wanted. Filters are about flows; times about all lines.
     pub(super) fn has(&self, response: &GetFlowsResponse, request: &GetFlowsRequest) -> bool {
         let Some(types) = &response.response_types else { return false };
-        let time = match types {
-            ResponseTypes::Flow(flow) => flow.time.as_ref().or(response.time.as_ref()),
-            _ => response.time.as_ref(),
-        };
+        let time = response.time.as_ref();
         let key = |time: &Timestamp| (time.seconds, time.nanos);
         // What has no time was before all others.
         let after = request.since.as_ref().is_none_or(|since| time.map(key) >= Some(key(since)));
