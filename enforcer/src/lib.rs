@@ -12,8 +12,10 @@ pub mod cluster;
 pub mod dataplane;
 pub mod flow;
 pub mod gate;
+pub mod hubble;
 pub mod metrics;
 pub mod policy;
+pub mod rfc3339;
 pub mod rivals;
 pub mod source;
 

@@ -1,13 +1,9 @@
 //! What goes over the agent's socket: the client sends one line of JSON, a [`Request`]; the agent
-//! answers in lines of JSON, a [`Reply`] or (for `observe`) [`crate::flow::hubble::Response`]s
-//! and at the end [`Reply::End`].
+//! answers with another, a [`Reply`]. Flows go over the socket of [`crate::hubble::server`].
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    flow::filter::FilterSpec,
-    source::{manifests::Ignored, problem::Problem, report::SourceReport},
-};
+use crate::source::{manifests::Ignored, problem::Problem, report::SourceReport};
 
 /// Name of the socket in the run directory.
 pub const SOCKET_NAME: &str = "enforcer.sock";
@@ -16,30 +12,10 @@ pub const SOCKET_NAME: &str = "enforcer.sock";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Request {
-    /// Flows.
-    Observe(Box<ObserveRequest>),
     /// What is enforced.
     Status(StatusRequest),
     /// Another agent is ready to look after the node.
     GiveWay {},
-}
-
-/// Which flows, in which order of the ring.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ObserveRequest {
-    /// Go on with new flows after those that are there.
-    pub follow: bool,
-    /// The newest so many that match.
-    pub last: Option<usize>,
-    /// The oldest so many that match; `last` does not count then.
-    pub first: Option<usize>,
-    /// Not before (ns since the epoch).
-    pub since: Option<i64>,
-    /// Not after (ns since the epoch).
-    pub until: Option<i64>,
-    /// Which flows match.
-    pub filter: FilterSpec,
 }
 
 /// What to wait for before the answer.
@@ -65,8 +41,6 @@ pub enum Reply {
     Status(Box<StatusReply>),
     /// To [`Request::GiveWay`]: the lock will be free in a moment.
     GivingWay {},
-    /// All flows have been sent. Without it the agent has died.
-    End {},
 }
 
 /// The answer to [`Request::Status`].
@@ -103,6 +77,9 @@ pub struct StatusReport {
     /// The gate, where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gate: Option<GateReport>,
+    /// What is wrong with the server of flows, a sentence each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub observer: Vec<String>,
     /// What is wrong with the objects.
     pub problems: Vec<Problem>,
     /// Kinds that mean nothing here.
@@ -306,8 +283,6 @@ mod tests {
             ignore_unenforceable: false,
         };
         assert_eq!(request, Request::Status(expected));
-        let request: Request = serde_json::from_value(json!({"observe": {}})).unwrap();
-        assert_eq!(request, Request::Observe(Box::default()));
         assert!(serde_json::from_value::<Request>(json!({"status": {"wait": 3}})).is_err());
     }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tracing::warn;
 
-use crate::{dataplane::Disabled, flow::hubble};
+use crate::{dataplane::Disabled, rfc3339};
 
 /// What is switched off, by name; times are `CLOCK_MONOTONIC`, ns.
 #[derive(Debug, Default)]
@@ -88,7 +88,7 @@ impl BreakGlass {
 
     fn wall(&self, until: u64) -> String {
         let time = self.wall_offset.saturating_add(Duration::from_nanos(until));
-        hubble::timestamp(i64::try_from(time.as_nanos()).unwrap_or(i64::MAX))
+        rfc3339::timestamp(i64::try_from(time.as_nanos()).unwrap_or(i64::MAX))
     }
 }
 

@@ -14,7 +14,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     break_glass::BreakGlass, bypass::Bypass, dns::ClusterDns, endpoints_file::EndpointsFile,
-    found::Found, gaps::Gaps, holds::Hold, names,
+    found::Found, gaps::Gaps, holds::Hold, names, told::Told,
 };
 use crate::{
     cli::{StartMode, args::DirArgs},
@@ -118,6 +118,10 @@ pub(super) struct Core {
     pub(super) unsaved: Option<Journal>,
     pub(super) break_glass: BreakGlass,
     pub(super) endpoints_file: EndpointsFile,
+    /// What is told of the agent's own doing.
+    pub(super) told: Told,
+    /// What is wrong with the server of flows.
+    pub(super) observer_problems: Vec<String>,
 }
 
 /// What a [`Core`] is made of.
@@ -208,6 +212,8 @@ impl Core {
             unsaved,
             break_glass: BreakGlass::new(wall_offset),
             endpoints_file: EndpointsFile::new(&dirs.run_dir),
+            told: Told::default(),
+            observer_problems: Vec::new(),
         }
     }
 
@@ -297,6 +303,7 @@ impl Core {
         self.ignored = ignored;
         self.changes += u64::from(!events.is_empty());
         self.note_unsaved(&events);
+        self.told.objects(&events, self.revision);
         for event in events {
             self.containers_started(&event);
             self.index.apply(event);
@@ -416,6 +423,7 @@ impl Core {
                 self.came_into_force(endpoint.ifindex, since, wall);
             }
         }
+        self.told.names(&plan.names, applied.failures.first().map(String::as_str));
         self.note_failures(applied.failures);
     }
 

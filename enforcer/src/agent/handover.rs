@@ -151,25 +151,15 @@ mod tests {
     use crate::{
         agent::api::{StatusReply, StatusRequest},
         agent::socket::Service,
-        flow::ring::FlowRing,
     };
 
     /// An owner that gives way when asked.
     #[derive(Clone)]
     struct Owner {
-        flows: FlowRing,
         asked: UnboundedSender<()>,
     }
 
     impl Service for Owner {
-        fn node_name(&self) -> &str {
-            "w1"
-        }
-
-        fn flows(&self) -> &FlowRing {
-            &self.flows
-        }
-
         async fn status(&self, _request: StatusRequest) -> StatusReply {
             StatusReply::default()
         }
@@ -185,7 +175,7 @@ mod tests {
         let ((asked, mut is_asked), (tell, told)) = (unbounded_channel(), unbounded_channel());
         tokio::spawn(async move {
             tokio::select! {
-                () = server.serve(Owner { flows: FlowRing::new(1), asked }) => {}
+                () = server.serve(Owner { asked }) => {}
                 _ = is_asked.recv() => tell.send(()).unwrap(),
             }
         });

@@ -14,7 +14,6 @@ use super::{
 };
 use crate::{
     dataplane::netlink::Discovery,
-    flow::ring::FlowRing,
     metrics::{Scraped, Snapshot},
     source::Barrier,
 };
@@ -29,8 +28,6 @@ pub(super) struct Question {
 /// What the socket's and the metrics' tasks hold.
 #[derive(Clone, Debug)]
 pub(super) struct Handle {
-    node: String,
-    flows: FlowRing,
     questions: mpsc::Sender<Question>,
     give_way: mpsc::Sender<()>,
     scrapes: mpsc::Sender<oneshot::Sender<Snapshot>>,
@@ -49,12 +46,12 @@ pub(super) struct Asked {
 const QUEUE: usize = 16;
 
 /// Both ends: for the socket and the scrapers, for the gate, and for the owning task.
-pub(super) fn channels(node: &str, flows: FlowRing) -> (Handle, mpsc::Sender<Hold>, Asked) {
+pub(super) fn channels() -> (Handle, mpsc::Sender<Hold>, Asked) {
     let (questions, asked) = mpsc::channel(QUEUE);
     let (give_way, to_go) = mpsc::channel(1);
     let (scrapes, scraped) = mpsc::channel(QUEUE);
     let (hold, holds) = mpsc::channel(QUEUE);
-    let handle = Handle { node: node.to_owned(), flows, questions, give_way, scrapes };
+    let handle = Handle { questions, give_way, scrapes };
     (handle, hold, Asked { questions: asked, to_go, scrapes: scraped, holds })
 }
 
@@ -67,14 +64,6 @@ impl Scraped for Handle {
 }
 
 impl Service for Handle {
-    fn node_name(&self) -> &str {
-        &self.node
-    }
-
-    fn flows(&self) -> &FlowRing {
-        &self.flows
-    }
-
     async fn status(&self, request: StatusRequest) -> StatusReply {
         let (answer, reply) = oneshot::channel();
         let ended = || StatusReply {

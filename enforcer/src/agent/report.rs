@@ -17,8 +17,8 @@ use super::{
 };
 use crate::{
     cluster::{ENFORCEMENT_LABEL, EndpointStatus, InterfaceState, ObjectName},
-    flow::hubble,
     gate::GateStatus,
+    rfc3339,
     rivals::Rival,
     source::{Barrier, problem::Problem},
 };
@@ -111,7 +111,7 @@ fn report(core: &Core, about: &About) -> StatusReport {
             node: about.node.clone(),
             instance: about.instance.clone(),
             pid: std::process::id(),
-            started: hubble::timestamp(i64::try_from(started.as_nanos()).unwrap_or(i64::MAX)),
+            started: rfc3339::timestamp(i64::try_from(started.as_nanos()).unwrap_or(i64::MAX)),
             revision: core.revision,
             armed: core.armed,
             disabled_until: core.break_glass.node(),
@@ -123,6 +123,7 @@ fn report(core: &Core, about: &About) -> StatusReport {
         unguarded: core.unguarded.clone(),
         rivals: core.rivals.iter().map(rival).collect(),
         gate: core.gate.as_ref().map(|gate| self::gate(&gate.borrow())),
+        observer: core.observer_problems.clone(),
         problems: core
             .problems
             .iter()

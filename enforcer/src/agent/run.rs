@@ -23,6 +23,7 @@ use super::{
     found::{Found, Look},
     handover::{self, Claim},
     holds::{self, Doorkeeper},
+    observer::{self, Observing},
     open_gate::OpenGate,
     questions::{self, Asked, Handle, Waiting, answer, ask},
     report,
@@ -194,7 +195,7 @@ async fn serve(
     let mut found = first_look(&mut discovery).await?;
     let flows = FlowRing::new(usize::try_from(args.flow_buffer).unwrap_or(usize::MAX));
     let metrics = Metrics::new(Instant::now());
-    let (handle, hold, asked) = questions::channels(&node, flows.clone());
+    let (handle, hold, asked) = questions::channels();
     let mut told = Vec::new();
     if args.take_over {
         told =
@@ -241,6 +242,7 @@ async fn serve(
         node_ports: args.nodeport_addresses,
         dirs: args.dirs.clone(),
     });
+    let observing = observer::start(args, &node, flows, core.events());
     core.begin(found, told)?;
 
     core.gate = gate.as_ref().map(OpenGate::status);
@@ -252,6 +254,7 @@ async fn serve(
         saving: Saving::new(args.dirs.state_dir.clone(), node.clone()),
         announcing: Announcing::new(api.as_ref(), &node, taint),
         rivals: RivalWatch::new(args.dirs.bpf_dir.clone()),
+        observing,
     };
     let about = report::About { node, instance: args.instance.clone(), started };
     owning.set(true);
@@ -264,6 +267,8 @@ async fn serve(
     if let Some(scraping) = scraping {
         scraping.abort();
     }
+    // The next agent has a socket for flows in the same place.
+    beside.observing.end();
     // Nothing is written any more: only now the lock may go, with the server.
     beside.saving.end(&mut core).await;
     drop(core);
@@ -295,6 +300,7 @@ struct Beside {
     saving: Saving,
     announcing: Announcing,
     rivals: RivalWatch,
+    observing: Observing,
 }
 
 /// Where objects come from, by the flags, and the API server if it is that.
@@ -372,6 +378,8 @@ async fn own(
                 core.maintain();
                 beside.rivals.look(core, Instant::now()).await;
                 lost_before = tell_losses(core, lost_before);
+                beside.observing.lost_in_kernel(lost_before.iter().sum());
+                core.observer_problems = beside.observing.problems();
             }
             () = told.wait() => return Ok(Ended::Told),
         }

@@ -2,14 +2,13 @@
 //! stalls or sends nonsense harms nobody else.
 
 use std::{
-    collections::VecDeque,
     fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError},
     future::Future,
     io,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use serde::Serialize;
@@ -23,8 +22,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::api::{ObserveRequest, Reply, Request, SOCKET_NAME, StatusReply, StatusRequest};
-use crate::flow::{event::Flow, filter::Filter, hubble, ring::FlowRing};
+use super::api::{Reply, Request, SOCKET_NAME, StatusReply, StatusRequest};
 
 /// Name of the lock in the run directory.
 const LOCK_NAME: &str = "enforcer.lock";
@@ -36,15 +34,9 @@ const LONGEST_REQUEST: u64 = 64 << 10;
 const REQUEST_TIME: Duration = Duration::from_secs(5);
 /// How long a client may leave its answer lying.
 const WRITE_TIME: Duration = Duration::from_secs(10);
-/// Flows written at once; bounds the memory that a client takes.
-const BATCH: usize = 256;
 
 /// What the agent gives to the socket.
 pub trait Service: Clone + Send + Sync + 'static {
-    /// Name of the node, for flows.
-    fn node_name(&self) -> &str;
-    /// The flows.
-    fn flows(&self) -> &FlowRing;
     /// Answers a status request, after the wait that it asks for. Dropped when the client goes.
     fn status(&self, request: StatusRequest) -> impl Future<Output = StatusReply> + Send;
     /// Tells the owner of the state that another agent is ready to take its place.
@@ -223,15 +215,6 @@ async fn client<S: Service>(stream: UnixStream, service: &S) -> io::Result<()> {
             service.give_way().await;
             Ok(())
         }
-        Request::Observe(request) => match Filter::new(&request.filter) {
-            Err(e) => send(&mut write, &Reply::Error(e.to_string())).await,
-            Ok(filter) => {
-                tokio::select! {
-                    sent = observe(&mut write, service, &request, &filter) => sent,
-                    () = gone(&mut read) => Ok(()),
-                }
-            }
-        },
     }
 }
 
@@ -241,92 +224,6 @@ async fn gone(read: &mut BufReader<OwnedReadHalf>) {
     if let Err(error) = read.read(&mut more).await {
         tracing::trace!(%error, "client reset");
     }
-}
-
-async fn observe<S: Service>(
-    write: &mut OwnedWriteHalf,
-    service: &S,
-    request: &ObserveRequest,
-    filter: &Filter,
-) -> io::Result<()> {
-    let ring = service.flows();
-    let node = service.node_name();
-    let wanted = |flow: &Flow| {
-        request.since.is_none_or(|since| flow.time >= since)
-            && request.until.is_none_or(|until| flow.time <= until)
-            && filter.matches(flow)
-    };
-    let end = ring.next();
-    let mut next = ring.oldest();
-    // The newest so many are known only after all have been seen.
-    let last = if request.first.is_some() { None } else { request.last };
-    let mut newest = VecDeque::new();
-    let mut left = request.first.unwrap_or(usize::MAX);
-    if last == Some(0) {
-        next = end;
-    }
-    while next < end && left > 0 {
-        let batch = ring.read(next, BATCH);
-        let seen = batch.flows.into_iter().take(usize::try_from(end - next).unwrap_or(BATCH));
-        next = batch.next;
-        let mut chosen: Vec<_> = seen.filter(|flow| wanted(flow)).collect();
-        if let Some(last) = last {
-            newest.extend(chosen);
-            newest.drain(..newest.len().saturating_sub(last));
-        } else {
-            chosen.truncate(left);
-            left -= chosen.len();
-            send_flows(write, &chosen, node).await?;
-        }
-        // The agent has other work than this client.
-        tokio::task::yield_now().await;
-    }
-    let newest: Vec<_> = newest.into();
-    for part in newest.chunks(BATCH) {
-        send_flows(write, part, node).await?;
-    }
-    if request.follow && left > 0 {
-        follow(write, service, request, &wanted, next.max(end)).await?;
-    }
-    send(write, &Reply::End {}).await
-}
-
-async fn follow<S: Service>(
-    write: &mut OwnedWriteHalf,
-    service: &S,
-    request: &ObserveRequest,
-    wanted: &impl Fn(&Flow) -> bool,
-    mut next: u64,
-) -> io::Result<()> {
-    let ring = service.flows();
-    loop {
-        ring.appended(next).await;
-        let batch = ring.read(next, BATCH);
-        next = batch.next;
-        if batch.lost > 0 {
-            send(write, &hubble::lost(batch.lost, service.node_name(), now())).await?;
-        }
-        let over = batch.flows.last().zip(request.until).is_some_and(|(f, until)| f.time > until);
-        let chosen: Vec<_> = batch.flows.into_iter().filter(|flow| wanted(flow)).collect();
-        send_flows(write, &chosen, service.node_name()).await?;
-        if over {
-            return Ok(());
-        }
-        tokio::task::yield_now().await;
-    }
-}
-
-fn now() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
-}
-
-async fn send_flows(write: &mut OwnedWriteHalf, flows: &[Arc<Flow>], node: &str) -> io::Result<()> {
-    let mut lines = Vec::new();
-    for flow in flows {
-        line(&mut lines, &hubble::response(flow, node))?;
-    }
-    send_bytes(write, &lines).await
 }
 
 async fn send(write: &mut OwnedWriteHalf, reply: &impl Serialize) -> io::Result<()> {

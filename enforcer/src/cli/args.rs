@@ -14,6 +14,7 @@ use super::{
 };
 pub use super::{
     dirs::DirArgs,
+    hubble_args::HubbleArgs,
     observe::args::ObserveArgs,
     switch_args::{DisableArgs, EnableArgs, Target},
 };
@@ -187,6 +188,9 @@ pub struct AgentArgs {
     /// Addresses of this node that serve node ports: what kube-proxy's --nodeport-addresses says
     #[arg(long, value_enum, env = "ENFORCER_NODEPORT_ADDRESSES", default_value_t)]
     pub nodeport_addresses: NodePortAddresses,
+    /// How flows are shown to others
+    #[command(flatten)]
+    pub hubble: HubbleArgs,
     /// Flows that are kept for `enforcer observe`
     #[arg(
         long,

@@ -56,6 +56,15 @@ pub enum ClientError {
 }
 
 impl ClientError {
+    /// Why the socket at `path` does not connect.
+    pub(super) fn connecting(path: PathBuf, error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Self::NoAgent { path },
+            io::ErrorKind::PermissionDenied => Self::NoPermission { path },
+            _ => Self::Io { path, error },
+        }
+    }
+
     /// Whether the reader of our output has gone, which is no failure.
     #[must_use]
     pub fn is_broken_pipe(&self) -> bool {
@@ -92,13 +101,7 @@ impl Client {
         };
         match sent.await {
             Ok((read, write)) => Ok(Self { path, read, _write: write, line: String::new() }),
-            Err(error) => Err(match io::Error::kind(&error) {
-                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                    ClientError::NoAgent { path }
-                }
-                io::ErrorKind::PermissionDenied => ClientError::NoPermission { path },
-                _ => ClientError::Io { path, error },
-            }),
+            Err(error) => Err(ClientError::connecting(path, error)),
         }
     }
 

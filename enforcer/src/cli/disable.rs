@@ -17,7 +17,7 @@ use super::args::{DirArgs, DisableArgs, EnableArgs, Target};
 use crate::{
     agent::endpoints_file,
     dataplane::{self, DataplaneError, Switches},
-    flow::hubble,
+    rfc3339,
 };
 
 /// Name of the log in the state directory.
@@ -239,7 +239,7 @@ fn wall() -> Duration {
 }
 
 fn rfc3339(time: Duration) -> String {
-    hubble::timestamp(i64::try_from(time.as_nanos()).unwrap_or(i64::MAX))
+    rfc3339::timestamp(i64::try_from(time.as_nanos()).unwrap_or(i64::MAX))
 }
 
 #[expect(clippy::print_stderr, reason = "what a command has done")]

@@ -7,6 +7,7 @@ pub mod client;
 pub mod completion;
 mod dirs;
 pub mod disable;
+mod hubble_args;
 pub mod list;
 #[cfg(test)]
 mod manifests_tests;

@@ -37,6 +37,10 @@ pub fn text(reply: &StatusReply, style: Style) -> String {
         "Problems",
         report.problems.iter().map(|p| (String::new(), clean(&p.to_string()))),
     );
+    page.section(
+        "Flows for others",
+        report.observer.iter().map(|problem| (String::new(), clean(problem))),
+    );
     page.section("Pods", report.endpoints.iter().map(|e| endpoint(e, style)));
     page.section(
         "Policies",
@@ -284,6 +288,7 @@ mod tests {
                     interface: "nk0".into(),
                     reason: "netkit is not supported".into(),
                 }],
+                observer: vec!["the certificate /c has expired".into()],
                 problems: vec![Problem {
                     file: "a.yaml".into(),
                     document: Some(2),
@@ -322,6 +327,9 @@ Not enforced
 
 Problems
   a.yaml, document 2: \"\u{fffd}[2J\": must be a port, 1 to 65535
+
+Flows for others
+  the certificate /c has expired
 
 Pods
   shop/web-1

@@ -31,7 +31,7 @@ async fn show(args: &StatusArgs, style: Style, out: &mut impl Write) -> Result<b
     let reply = match serde_json::from_str(line).map_err(ClientError::NotUnderstood)? {
         Reply::Status(reply) => reply,
         Reply::Error(reason) => return Err(ClientError::Refused(reason)),
-        Reply::End {} | Reply::GivingWay {} => return Err(ClientError::Ended),
+        Reply::GivingWay {} => return Err(ClientError::Ended),
     };
     if args.ready {
         return match not_ready(&reply.report.agent, args.instance.as_deref()) {

@@ -1,4 +1,4 @@
-//! Hubble's names for the kernel's numbers: drop reasons, ICMP types, TCP flags, protocols.
+//! Hubble's names for the kernel's numbers: ICMP types, TCP flags, protocols.
 
 /// IP protocol numbers (IANA).
 pub mod proto {
@@ -26,27 +26,6 @@ pub const TCP_FLAGS: [(u8, &str); 8] = [
     (128, "CWR"),
 ];
 
-/// The name of a `DropReason` that [`enforcer_common::reason::Reason::hubble_code`] can give.
-#[must_use]
-pub const fn drop_reason(code: u32) -> &'static str {
-    match code {
-        132 => "INVALID_SOURCE_IP",
-        133 => "POLICY_DENIED",
-        134 => "INVALID_PACKET_DROPPED",
-        135 => "CT_TRUNCATED_OR_INVALID_HEADER",
-        139 => "UNSUPPORTED_L3_PROTOCOL",
-        155 => "CT_MAP_INSERTION_FAILED",
-        156 => "INVALID_IPV6_EXTENSION_HEADER",
-        157 => "IP_FRAGMENTATION_NOT_SUPPORTED",
-        158 => "SERVICE_BACKEND_NOT_FOUND",
-        165 => "NO_CONFIGURATION_AVAILABLE_TO_PERFORM_POLICY_DECISION",
-        175 => "FIRST_LOGICAL_DATAGRAM_FRAGMENT_NOT_FOUND",
-        176 => "FORBIDDEN_ICMPV6_MESSAGE",
-        203 => "DROP_EP_NOT_READY",
-        _ => "DROP_REASON_UNKNOWN",
-    }
-}
-
 /// The name of an ICMP type, as flow summaries print it.
 #[must_use]
 pub const fn icmp_type(v6: bool, kind: u16) -> Option<&'static str> {
@@ -64,18 +43,4 @@ pub const fn icmp_type(v6: bool, kind: u16) -> Option<&'static str> {
         (true, 136) => "NeighborAdvertisement",
         _ => return None,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use enforcer_common::reason::Reason;
-
-    use super::*;
-
-    #[test]
-    fn every_reason_that_drops_has_hubbles_name() {
-        for reason in Reason::ALL.iter().filter(|r| r.is_drop()) {
-            assert_ne!(drop_reason(reason.hubble_code()), "DROP_REASON_UNKNOWN", "{reason:?}");
-        }
-    }
 }

@@ -74,6 +74,12 @@ impl FlowRing {
         self.shared.appended.notify_waiters();
     }
 
+    /// How many flows can be kept.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.shared.capacity
+    }
+
     /// Number of the oldest flow that is kept.
     #[must_use]
     pub fn oldest(&self) -> u64 {

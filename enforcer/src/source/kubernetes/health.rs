@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use super::resource::Watch;
 use crate::{
     apiserver::ApiError,
-    flow::hubble,
+    rfc3339,
     source::report::{SourceState, WatchReport, WatchState},
 };
 
@@ -77,7 +77,7 @@ impl Health {
 /// A time for the status, RFC 3339.
 pub(super) fn time(at: SystemTime) -> String {
     let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    hubble::timestamp(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
+    rfc3339::timestamp(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
 }
 
 /// The state of the source as a whole.
