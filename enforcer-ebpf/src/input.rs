@@ -53,9 +53,10 @@ pub(crate) struct Context {
 /// A field of the `sk_buff`.
 #[inline(always)]
 fn field<T: Copy>(skb: *const u8, offset: &Global<u32>) -> T {
+    let field = skb.wrapping_add(offset.load() as usize).cast::<T>();
     // SAFETY: the kernel's pointer; the verifier knows its type, and that the offset, from a map
     // that nobody writes any more, is that of a field of this size.
-    unsafe { skb.add(offset.load() as usize).cast::<T>().read_volatile() }
+    unsafe { field.read_volatile() }
 }
 
 /// The part of a packet that lies in one piece, from its network header on, as if an Ethernet header

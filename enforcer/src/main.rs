@@ -2,19 +2,21 @@
 
 use std::{io, process::ExitCode};
 
-use clap::Parser as _;
 use enforcer::{
     agent::{run, uninstall},
-    cli::{AgentArgs, Cli, Command, args::LogFormat, disable, observe, status},
+    cli::{AgentArgs, Command, args::LogFormat, completion, disable, list, observe, status},
     error_chain,
 };
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
-    match Cli::parse().command {
+    match completion::parse().command {
         Command::Agent(args) => agent(&args),
         Command::Status(args) => status::run(&args),
         Command::Observe(args) => observe::run(&args),
+        Command::List(args) => list::list(&args),
+        Command::Watch(args) => list::watch(&args),
+        Command::Completion(args) => completion::run(&args),
         Command::Disable(args) => finish(disable::disable(&args)),
         Command::Enable(args) => finish(disable::enable(&args)),
         Command::Uninstall(args) => finish(uninstall::uninstall(&args)),

@@ -1,16 +1,13 @@
 //! The JSON form of messages: proto3 JSON with the fields' own names, as Hubble writes and reads
 //! it. Numbers of 64 bits are strings, enums are names (numbers, where a number has no name).
 
-use std::io;
-
 use prost::Message;
 use prost_reflect::{
-    DeserializeOptions, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, SerializeOptions,
+    DeserializeOptions, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, ReflectMessage,
+    SerializeOptions, Value as FieldValue,
 };
-use serde_json::{
-    Value,
-    ser::{CompactFormatter, Formatter},
-};
+use serde::{Serialize, Serializer, ser::SerializeMap};
+use serde_json::Value;
 
 use crate::{
     descriptors,
@@ -18,7 +15,7 @@ use crate::{
     near,
     observer::{
         ExportEvent, GetAgentEventsResponse, GetDebugEventsResponse, GetFlowsResponse,
-        GetNamespacesResponse, GetNodesResponse, ServerStatusResponse,
+        GetNamespacesResponse, GetNodesResponse, Namespace, Node, ServerStatusResponse,
     },
     peer::ChangeNotification,
 };
@@ -95,6 +92,8 @@ messages! {
     GetDebugEventsResponse = "observer.GetDebugEventsResponse",
     GetNodesResponse = "observer.GetNodesResponse",
     GetNamespacesResponse = "observer.GetNamespacesResponse",
+    Node = "observer.Node",
+    Namespace = "observer.Namespace",
     ServerStatusResponse = "observer.ServerStatusResponse",
     ExportEvent = "observer.ExportEvent",
     ChangeNotification = "peer.ChangeNotification",
@@ -120,24 +119,98 @@ fn descriptor<M: Json>() -> MessageDescriptor {
 pub fn to_string<M: Json>(message: &M) -> Result<String, JsonError> {
     let dynamic = DynamicMessage::decode(descriptor::<M>(), &*message.encode_to_vec())
         .map_err(|source| JsonError::Details { message: M::NAME, source })?;
-    let mut out = serde_json::Serializer::with_formatter(Vec::with_capacity(1024), WholeNumbers);
-    let options = SerializeOptions::new().use_proto_field_name(true);
-    let form = |source| JsonError::Form { message: M::NAME, source };
-    dynamic.serialize_with_options(&mut out, &options).map_err(form)?;
-    Ok(String::from_utf8(out.into_inner()).expect("a serializer of JSON writes UTF-8"))
+    serde_json::to_string(&InOrder(&dynamic))
+        .map_err(|source| JsonError::Form { message: M::NAME, source })
 }
 
-/// Writes doubles that are whole numbers without a fraction, as Hubble does: all numbers in details
-/// are doubles.
-struct WholeNumbers;
+/// Messages as a list of JSON over several lines.
+///
+/// # Errors
+/// As [`to_string`].
+pub fn list_to_string_pretty<M: Json>(messages: &[M]) -> Result<String, JsonError> {
+    let of = descriptor::<M>();
+    let read = |message: &M| DynamicMessage::decode(of.clone(), &*message.encode_to_vec());
+    let dynamic: Vec<DynamicMessage> = messages
+        .iter()
+        .map(read)
+        .collect::<Result<_, _>>()
+        .map_err(|source| JsonError::Details { message: M::NAME, source })?;
+    let all: Vec<InOrder<'_>> = dynamic.iter().map(InOrder).collect();
+    serde_json::to_string_pretty(&all)
+        .map_err(|source| JsonError::Form { message: M::NAME, source })
+}
 
-impl Formatter for WholeNumbers {
-    fn write_f64<W: io::Write + ?Sized>(&mut self, out: &mut W, value: f64) -> io::Result<()> {
-        // Up to here every whole number has a double of its own.
-        if value.fract() == 0.0 && value.abs() <= 9_007_199_254_740_992.0 {
-            write!(out, "{value:.0}")
-        } else {
-            CompactFormatter.write_f64(out, value)
+/// A message whose fields are written in the order of the `.proto` file, as Hubble's are; the
+/// descriptors know them by their numbers.
+struct InOrder<'a>(&'a DynamicMessage);
+
+impl Serialize for InOrder<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let of = self.0.descriptor();
+        // Well-known types have JSON forms of their own.
+        if of.package_name() == "google.protobuf" {
+            let options = SerializeOptions::new().use_proto_field_name(true);
+            let written = self.0.serialize_with_options(serde_json::value::Serializer, &options);
+            return whole(written.map_err(serde::ser::Error::custom)?).serialize(serializer);
+        }
+        let mut map = serializer.serialize_map(None)?;
+        for declared in &of.descriptor_proto().field {
+            let number = u32::try_from(declared.number()).unwrap_or_default();
+            let Some(field) = of.get_field(number) else { continue };
+            if self.0.has_field(&field) {
+                map.serialize_entry(field.name(), &OneValue(&field, &self.0.get_field(&field)))?;
+            }
+        }
+        map.end()
+    }
+}
+
+/// Whole numbers without a fraction: in a `Struct` all numbers are of one kind.
+fn whole(value: Value) -> Value {
+    /// Above it, doubles are not exact.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    match value {
+        #[expect(clippy::cast_possible_truncation, reason = "it is whole and within 2^53")]
+        Value::Number(number) => match number.as_f64() {
+            Some(f) if number.is_f64() && f.fract() == 0.0 && f.abs() < EXACT => (f as i64).into(),
+            _ => Value::Number(number),
+        },
+        Value::Array(values) => values.into_iter().map(whole).collect(),
+        Value::Object(fields) => fields.into_iter().map(|(key, v)| (key, whole(v))).collect(),
+        other => other,
+    }
+}
+
+/// The value of a field, or one of its values.
+struct OneValue<'a>(&'a FieldDescriptor, &'a FieldValue);
+
+impl Serialize for OneValue<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self(field, value) = self;
+        match value {
+            FieldValue::Message(message) => InOrder(message).serialize(serializer),
+            FieldValue::List(values) => {
+                serializer.collect_seq(values.iter().map(|value| OneValue(field, value)))
+            }
+            FieldValue::Bool(value) => serializer.serialize_bool(*value),
+            FieldValue::I32(value) => serializer.serialize_i32(*value),
+            FieldValue::U32(value) => serializer.serialize_u32(*value),
+            FieldValue::I64(value) => serializer.collect_str(value),
+            FieldValue::U64(value) => serializer.collect_str(value),
+            FieldValue::F32(value) => serializer.serialize_f32(*value),
+            FieldValue::F64(value) => serializer.serialize_f64(*value),
+            FieldValue::String(value) => serializer.serialize_str(value),
+            FieldValue::EnumNumber(number) => match field.kind() {
+                Kind::Enum(of) => match of.get_value(*number) {
+                    Some(value) => serializer.serialize_str(value.name()),
+                    None => serializer.serialize_i32(*number),
+                },
+                _ => serializer.serialize_i32(*number),
+            },
+            // The files have neither.
+            FieldValue::Bytes(_) | FieldValue::Map(_) => {
+                Err(serde::ser::Error::custom("bytes and maps have no form here"))
+            }
         }
     }
 }

@@ -360,7 +360,7 @@ impl Market {
     /// If there is none within five seconds.
     #[track_caller]
     pub fn told(&self, reason: &str, words: &[&str]) -> String {
-        self.told_of(&["--reason", reason], words)
+        self.told_of(&[], &[&[&*format!("[{reason}]")], words].concat())
     }
 
     /// The same by any filter of `enforcer observe`.
@@ -370,9 +370,10 @@ impl Market {
     #[track_caller]
     pub fn told_of(&self, filter: &[&str], words: &[&str]) -> String {
         let deadline = Instant::now() + Duration::from_secs(5);
-        let asked = [&["observe", "--all"][..], filter].concat();
+        let asked = [&["observe", "--all", "-o", "json"][..], filter].concat();
         loop {
             let flows = must(self.world.agent.ask(&asked));
+            let flows = flows.lines().map(story).collect::<Vec<_>>().join("\n");
             if flows.lines().any(|line| words.iter().all(|word| line.contains(word))) {
                 return flows;
             }
@@ -383,4 +384,38 @@ impl Market {
             thread::sleep(Duration::from_millis(20));
         }
     }
+}
+
+/// A flow in a line: who to whom, by which Service, which way, the verdict and its reason.
+fn story(line: &str) -> String {
+    let flow: serde_json::Value = serde_json::from_str(line).expect("a line of JSON");
+    let flow = &flow["flow"];
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    let side = |end: &str| {
+        let pod = &flow[end];
+        let name = match text(&pod["pod_name"]).as_str() {
+            "" => text(&flow["IP"][end]),
+            name => format!("{}/{name}", text(&pod["namespace"])),
+        };
+        let l4 = flow["l4"].as_object().and_then(|l4| l4.values().next());
+        let port = l4.and_then(|l4| l4[format!("{end}_port")].as_u64());
+        let port = port.map(|port| format!(":{port}")).unwrap_or_default();
+        let service = &flow[format!("{end}_service")];
+        let service = service.as_object().map(|service| {
+            format!(" (service {}/{})", text(&service["namespace"]), text(&service["name"]))
+        });
+        format!("{name}{port}{}", service.unwrap_or_default())
+    };
+    let verdict = match text(&flow["verdict"]).as_str() {
+        "FORWARDED" => "ALLOWED".to_owned(),
+        "DROPPED" => "DENIED".to_owned(),
+        other => other.to_owned(),
+    };
+    format!(
+        "{} -> {} {} {verdict} [{}]",
+        side("source"),
+        side("destination"),
+        text(&flow["traffic_direction"]),
+        text(&flow["extensions"]["value"]["reason"]),
+    )
 }

@@ -85,8 +85,9 @@ fn the_agent_says_so_and_does_not_end_it() {
     let stopped = connection.stopped(Duration::from_millis(500), Duration::from_secs(6));
     let after = stopped.expect("the connection ends").duration_since(since);
     assert!(after > Duration::from_millis(2500), "{after:?}");
-    let flows = must(world.agent.ask(&["observe", "--verdict", "AUDIT", "--all"]));
-    assert!(flows.contains("AUDITED") && flows.contains("(enforcement is disabled)"), "{flows}");
+    let flows = must(world.agent.ask(&["observe", "--verdict", "AUDIT", "--all", "--why"]));
+    let why = "enforcement is switched off for now";
+    assert!(flows.contains("AUDITED") && flows.contains(why), "{flows}");
     let status = until_status(&world, "enabled", |status| failure(status).is_empty());
     let spared = status["report"]["spared"].as_array().expect("packets that were spared");
     assert!(spared.iter().any(|one| one["why"] == "disabled" && one["reason"] == "PolicyDenied"));

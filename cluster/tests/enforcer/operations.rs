@@ -25,13 +25,14 @@ pub(crate) fn audit(world: &World) {
     space.policy("nobody", deny);
     world.expect("in audit", &[Probe::tcp(client, server, 80, Allowed)]);
     let agent = world.agent("node1");
-    let words = ["/enforcer", "observe", "--all", "--verdict", "AUDIT", "-n", "audited"];
+    let words =
+        ["/enforcer", "observe", "--all", "--verdict", "AUDIT", "-n", "audited", "-o", "json"];
     poll::until("the flow of what would have been dropped", Duration::from_secs(10), || {
         let (is_ok, out, errors) = world.exec(&agent.container, &words);
         assert!(is_ok, "{errors}");
-        let line = out.lines().find(|line| line.contains("audited/client"));
+        let line = out.lines().find(|line| line.contains(r#""pod_name":"client""#));
         let line = line.ok_or_else(|| format!("it says: {out}"))?;
-        for part in ["audited/server:80", "AUDITED", "audited/nobody"] {
+        for part in [r#""pod_name":"server""#, r#""verdict":"AUDIT""#, r#""name":"nobody""#] {
             assert!(line.contains(part), "no {part} in: {line}");
         }
         println!("  {line}");

@@ -5,17 +5,21 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::{
+    completion::CompletionArgs,
+    list::{ListArgs, WatchArgs},
+    terminal::Color,
+};
 pub use super::{
     dirs::DirArgs,
     export_args::ExportArgs,
-    filter_args::FilterArgs,
     flow_args::FlowArgs,
     hubble_args::HubbleArgs,
+    observe::args::ObserveArgs,
     switch_args::{DisableArgs, EnableArgs, Target},
 };
-use super::{terminal::Color, when::When};
 use crate::{
     cluster::{
         Enforcement, NodePortAddresses,
@@ -42,8 +46,14 @@ pub enum Command {
     Agent(Box<AgentArgs>),
     /// Show what is enforced, what is not, and why
     Status(StatusArgs),
-    /// Show flows with the policies that decided them
+    /// Show flows with the policies that decided them, of this node or any Hubble server
     Observe(Box<ObserveArgs>),
+    /// List what a Hubble server knows
+    List(ListArgs),
+    /// Follow what a Hubble server knows
+    Watch(WatchArgs),
+    /// Print what a shell needs to complete these commands
+    Completion(CompletionArgs),
     /// Switch enforcement off for a time, with or without an agent: nothing is dropped meanwhile
     Disable(DisableArgs),
     /// Switch enforcement on again before its time
@@ -329,63 +339,6 @@ fn policy_name(text: &str) -> Result<String, &'static str> {
     }
 }
 
-/// Form of flows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum ObserveOutput {
-    /// A line for people
-    #[default]
-    Compact,
-    /// A line of JSON, as Hubble writes it
-    #[value(alias = "jsonpb")]
-    Json,
-}
-
-/// `enforcer observe`.
-#[derive(Clone, Debug, Args)]
-pub struct ObserveArgs {
-    /// Go on with new flows
-    #[arg(short, long)]
-    pub follow: bool,
-    /// The newest N flows [default: 20 without --follow, --since, --until]
-    #[arg(long, value_name = "N", conflicts_with_all = ["first", "all"])]
-    pub last: Option<usize>,
-    /// The oldest N flows
-    #[arg(long, value_name = "N", conflicts_with_all = ["all", "follow"])]
-    pub first: Option<usize>,
-    /// All flows that are kept
-    #[arg(long)]
-    pub all: bool,
-    /// Not before: a time ago (5m, 1h30m) or RFC 3339
-    #[arg(long, value_name = "WHEN")]
-    pub since: Option<When>,
-    /// Not after: likewise
-    #[arg(long, value_name = "WHEN")]
-    pub until: Option<When>,
-    /// Form of the output
-    #[arg(short, long, value_enum, default_value_t)]
-    pub output: ObserveOutput,
-    /// Colours
-    #[arg(long, value_enum, default_value_t)]
-    pub color: Color,
-    /// Name the policies that decided, in compact form
-    #[arg(
-        long,
-        value_name = "BOOL",
-        num_args = 0..=1,
-        require_equals = true,
-        default_value_t = true,
-        default_missing_value = "true",
-        action = ArgAction::Set
-    )]
-    pub print_policy_names: bool,
-    /// Which flows
-    #[command(flatten)]
-    pub filters: FilterArgs,
-    /// Where the agent's socket is
-    #[arg(long, value_name = "DIR", env = "ENFORCER_RUN_DIR", default_value = "/run/enforcer")]
-    pub run_dir: PathBuf,
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -434,6 +387,11 @@ mod tests {
             "enforcer status --wait 5",
             "enforcer status --for a/b",
             "enforcer observe --last 1 --all",
+            "enforcer observe --first 1 --follow",
+            "enforcer observe --not",
+            "enforcer observe --verdict dropped",
+            "enforcer observe --server ftp://x",
+            "enforcer observe -P",
             "enforcer observe --since yesterday",
             "enforcer observe -o xml",
             "enforcer agent --manifests /m --conntrack-entries 0",

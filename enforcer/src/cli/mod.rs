@@ -4,20 +4,23 @@
 
 pub mod args;
 pub mod client;
-pub mod compact;
+pub mod completion;
 mod dirs;
 pub mod disable;
 pub mod export_args;
-mod filter_args;
 pub mod flow_args;
 mod hubble_args;
+pub mod list;
 #[cfg(test)]
 mod manifests_tests;
 pub mod observe;
 pub mod report;
+pub mod server;
 pub mod status;
 mod switch_args;
 pub mod terminal;
+pub mod tls;
+mod watched;
 pub mod when;
 
 pub use args::{

@@ -1,3 +1,5 @@
+//! Messages to JSON and back, as Hubble writes it.
+
 use std::collections::BTreeMap;
 
 use prost_types::{Any, Struct, Timestamp, value::Kind as StructKind};
@@ -153,4 +155,13 @@ fn details_of_an_unknown_type_are_an_error() {
     let strange = Any { type_url: "type.googleapis.com/x.Y".into(), value: vec![1] };
     let flow = Flow { extensions: Some(strange), ..Flow::default() };
     assert!(to_string(&flow).is_err());
+}
+
+#[test]
+fn fields_come_in_hubbles_order() {
+    let text = to_string(&response()).unwrap();
+    let place = |name: &str| text.find(&format!("\"{name}\":")).unwrap();
+    let order = ["time", "verdict", "IP", "Type", "event_type", "drop_reason_desc", "is_reply"];
+    assert!(order.is_sorted_by_key(|name| place(name)), "{text}");
+    assert!(place("socket_cookie") < place("Summary") && place("Summary") < place("extensions"));
 }

@@ -1,3 +1,5 @@
+//! Masks against a reference that prunes message by message.
+
 use proptest::prelude::*;
 use prost::Message;
 use prost_reflect::{DynamicMessage, ReflectMessage, Value};

@@ -186,7 +186,7 @@ impl Story<'_> {
         let Self { screen, agent, .. } = self;
         screen.heading("5. What the agent saw");
         screen.say("Every decision is recorded with the policy that made it. The label's way:");
-        let verdicts = ["observe", "--last", "2", "--type", "policy-verdict"];
+        let verdicts = ["observe", "--last", "2", "--type", "policy-verdict", "--why"];
         let opened = [&verdicts[..], &["--from-pod", SEARCHER, "--to-pod", SEARCH.0]].concat();
         let cut = [&verdicts[..], &["--verdict", "DROPPED", "--from-pod", WORKER]].concat();
         let opened = self.quote(&opened, agent)?;

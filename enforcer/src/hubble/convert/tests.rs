@@ -1,3 +1,5 @@
+//! Flows of every kind, and what Hubble's fields say of them.
+
 use enforcer_common::{
     abi::{EVENT_AUDIT, EVENT_DISABLED, EVENT_REPLY, EVENT_REVOKED, Event, event_kind},
     reason::Reason,

@@ -1,3 +1,5 @@
+//! Each field of a filter: a value that matches and one that does not, and what is refused.
+
 use enforcer_common::{
     abi::{Direction, EVENT_AUDIT, EVENT_REPLY, Event, event_kind},
     reason::Reason,

@@ -231,12 +231,19 @@ async fn peers_are_told_and_every_change_of_them() {
         assert_eq!(peer.tls, None);
     }
     lab.nodes(&[("w2", "10.0.0.9")]);
-    let (gone, changed) = (next(&mut lines).await, next(&mut lines).await);
-    assert_eq!((gone.r#type(), &*gone.name), (ChangeNotificationType::PeerDeleted, "w1"));
-    assert_eq!((changed.r#type(), &*changed.name), (ChangeNotificationType::PeerUpdated, "w2"));
+    // Without its object the node is still where it listens.
+    for (name, address) in [("w1", "127.0.0.1"), ("w2", "10.0.0.9")] {
+        let changed = next(&mut lines).await;
+        assert_eq!(changed.r#type(), ChangeNotificationType::PeerUpdated);
+        assert_eq!((&*changed.name, changed.address), (name, format!("{address}:{port}")));
+    }
+    lab.nodes(&[("w1", "10.0.0.1")]);
+    let (changed, gone) = (next(&mut lines).await, next(&mut lines).await);
+    let told = [changed, gone].map(|change| (change.r#type(), change.name));
+    assert!(told.contains(&(ChangeNotificationType::PeerDeleted, "w2".to_owned())), "{told:?}");
 
     let nodes = lab.client().await.get_nodes(GetNodesRequest {}).await.unwrap().into_inner().nodes;
-    assert_eq!((nodes.len(), nodes[0].state()), (1, NodeState::UnknownNodeState));
+    assert_eq!((nodes.len(), nodes[0].state()), (1, NodeState::NodeConnected));
 }
 
 #[tokio::test]
