@@ -1,3 +1,5 @@
+//! Addresses of servers, and what is said when there is none.
+
 use super::*;
 
 #[test]

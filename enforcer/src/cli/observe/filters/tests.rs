@@ -1,3 +1,5 @@
+//! Flags to filters: the answers of Hubble's own client, and what is refused.
+
 use clap::Parser;
 
 use super::*;

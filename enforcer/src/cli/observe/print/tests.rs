@@ -1,3 +1,5 @@
+//! Each form of output against what Hubble's own client prints.
+
 use enforcer_hubble::json::Unknown;
 
 use super::*;

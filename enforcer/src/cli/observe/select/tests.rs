@@ -1,3 +1,5 @@
+//! Filters over flows from a file, against what Hubble's own client chooses.
+
 use clap::Parser;
 use enforcer_hubble::json::{self, Unknown};
 
