@@ -12,6 +12,7 @@
 mod api_server;
 mod churn;
 mod ending;
+mod hubble;
 mod install;
 mod latency;
 mod namespace;
@@ -74,6 +75,7 @@ const TESTS: &[Test] = &[
         name: "operations::an_event_names_a_policy_that_cannot_be_enforced",
         run: operations::events,
     },
+    Test { name: "hubble::its_own_client_and_relay_read_the_flows", run: hubble::client_and_relay },
     Test {
         name: "operations::in_audit_what_is_denied_passes_and_is_named",
         run: operations::audit,

@@ -23,10 +23,14 @@ const NAMESPACE: &str = "enforcer-system";
 const KUBERNETES: &str = "1.33.0";
 
 /// Each file with the values that it is made with, beside the namespace.
-const VARIANTS: [(&str, &[&str]); 4] = [
+const VARIANTS: [(&str, &[&str]); 5] = [
     ("enforcer.yaml", &[]),
     ("enforcer-gate.yaml", &["gate=nri"]),
     ("enforcer-taint.yaml", &["removeTaint=true"]),
+    (
+        "enforcer-hubble.yaml",
+        &["hubble.listenAddress=0.0.0.0:4244", "hubble.tlsSecret=enforcer-hubble"],
+    ),
     ("remove.yaml", &["mode=remove"]),
 ];
 

@@ -5,7 +5,7 @@ use super::{ChartError, helm::Helm};
 use crate::process::ProcessError;
 
 /// Values that must be refused, and what the refusal must name.
-const REFUSED: [(&str, &str); 21] = [
+const REFUSED: [(&str, &str); 23] = [
     ("enforcment=audit", "enforcment"),
     ("enforcement=maybe", "enforcement"),
     ("start=opened", "start"),
@@ -27,10 +27,12 @@ const REFUSED: [(&str, &str); 21] = [
     ("insights.scan=0", "scan"),
     ("export.file=flows.log", "file"),
     ("grafanaDashboard.enabled=yes", "grafanaDashboard"),
+    ("hubble.listenAddress=0.0.0.0:4244", "hubble.tlsSecret"),
+    ("flowEvents=some", "flowEvents"),
 ];
 
 /// Values with a text that must then be there.
-const TAKEN: [(&str, &str); 18] = [
+const TAKEN: [(&str, &str); 20] = [
     ("enforcement=audit", "--enforcement=audit\n"),
     ("start=closed-except-dns", "--dns-service=kube-system/kube-dns\n"),
     ("conntrackEntries=1048576", "--conntrack-entries=1048576\n"),
@@ -49,6 +51,11 @@ const TAKEN: [(&str, &str); 18] = [
         "export.file=-,export.deny[0].verdict[0]=DROPPED",
         "--export-deny={\\\"verdict\\\":[\\\"DROPPED\\\"]}\"\n",
     ),
+    (
+        "hubble.listenAddress=[::]:4245,hubble.insecure=true",
+        "\"--hubble-listen=[::]:4245\"\n            - --hubble-listen-insecure\n",
+    ),
+    ("flowSampling=10", "--flow-sampling=10\n"),
     ("insights.metadata=false", "--insight-metadata=false\n"),
     ("prometheusRule.enabled=true", "      - alert: EnforcerAgentDown\n"),
     ("grafanaDashboard.enabled=true", "      \"uid\": \"enforcer\",\n"),

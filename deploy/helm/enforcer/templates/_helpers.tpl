@@ -96,3 +96,13 @@ capabilities:
   # Load programs and make maps; read kernel memory from programs; attach, and ask netlink.
   add: [BPF, PERFMON, NET_ADMIN]
 {{- end }}
+
+{{/* Not empty if flows are served with certificates. */}}
+{{- define "enforcer.hubbleTls" -}}
+{{- with .Values.hubble }}{{ if and .listenAddress .tlsSecret (not .insecure) }}yes{{ end }}{{ end }}
+{{- end }}
+
+{{/* The port that relays find in the Service. */}}
+{{- define "enforcer.hubblePort" -}}
+{{- regexReplaceAll "^.*:" .Values.hubble.listenAddress "" -}}
+{{- end }}
