@@ -386,7 +386,8 @@ impl Market {
     }
 }
 
-/// A flow in a line: who to whom, by which Service, which way, the verdict and its reason.
+/// A flow in a line: who to whom, by which Service, which way, the verdict, who allowed it, its
+/// reason.
 fn story(line: &str) -> String {
     let flow: serde_json::Value = serde_json::from_str(line).expect("a line of JSON");
     let flow = &flow["flow"];
@@ -406,8 +407,12 @@ fn story(line: &str) -> String {
         });
         format!("{name}{port}{}", service.unwrap_or_default())
     };
+    let by = ["egress_allowed_by", "ingress_allowed_by"].iter().find_map(|by| {
+        let policy = flow[*by].get(0)?;
+        Some(format!(" BY {}/{}", text(&policy["namespace"]), text(&policy["name"])))
+    });
     let verdict = match text(&flow["verdict"]).as_str() {
-        "FORWARDED" => "ALLOWED".to_owned(),
+        "FORWARDED" => format!("ALLOWED{}", by.unwrap_or_default()),
         "DROPPED" => "DENIED".to_owned(),
         other => other.to_owned(),
     };

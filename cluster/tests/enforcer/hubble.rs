@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     path::Path,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     time::Duration,
 };
 
@@ -207,7 +207,10 @@ fn bring_certificates(world: &World) {
 }
 
 /// A relay that runs in a node until it is dropped.
-struct Relay<'a>(&'a World);
+struct Relay<'a> {
+    world: &'a World,
+    running: Child,
+}
 
 impl<'a> Relay<'a> {
     fn start(world: &'a World) -> Self {
@@ -220,17 +223,19 @@ impl<'a> Relay<'a> {
         );
         let mut command = world.cluster.exec(NODE, &["sh", "-c", &script]).unwrap();
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let _running = command.spawn().unwrap();
-        Self(world)
+        Self { world, running: command.spawn().unwrap() }
     }
 }
 
 impl Drop for Relay<'_> {
     fn drop(&mut self) {
         let script = format!("kill \"$(cat {FOLDER}/relay.pid)\"; cat {FOLDER}/relay.log");
-        let log = self.0.cluster.run_in(NODE, &["sh", "-c", &script]);
+        let log = self.world.cluster.run_in(NODE, &["sh", "-c", &script]);
+        let ended = self.running.wait();
         if std::thread::panicking() {
-            println!("# the relay: {log:?}");
+            println!("# the relay: {}", log.unwrap_or_else(|error| error.to_string()));
+        } else {
+            ended.unwrap();
         }
     }
 }
