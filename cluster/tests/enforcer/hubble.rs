@@ -88,7 +88,9 @@ fn at_the_socket(world: &World) {
     // Byte for byte what our own client says.
     for form in ["compact", "dict", "jsonpb", "table"] {
         let words = ["observe", "--server", SOCKET, "--first", "9", "-n", "observed", "-o", form];
-        let words = [&words[..], &["--color", "never", "--print-policy-names"]].concat();
+        // Their default mask leaves out what their line has places for.
+        let more = ["--color", "never", "--print-policy-names", "--use-default-field-masks=false"];
+        let words = [&words[..], &more].concat();
         let theirs = hubble(world, &words);
         let agent = world.agent(NODE);
         let (is_ok, ours, errors) =
@@ -105,7 +107,7 @@ fn at_the_socket(world: &World) {
         }
     }
     let events = hubble(world, &["observe", "agent-events", "--server", SOCKET, "--all"]);
-    assert!(events.contains("policy updated"), "{events}");
+    assert!(events.contains("POLICY_UPDATED") && events.contains("friends"), "{events}");
 }
 
 fn through_the_relay(world: &World) {
@@ -150,7 +152,8 @@ fn hubble(world: &World, words: &[&str]) -> String {
 
 fn ask(world: &World, words: &[&str]) -> (bool, String, String) {
     let program = format!("{FOLDER}/hubble");
-    let words = [&[&*program], words].concat();
+    // Where it cannot connect it tries for minutes.
+    let words = [&["timeout", "30", &*program], words].concat();
     let output = world.cluster.exec(NODE, &words).unwrap().env("HOME", FOLDER).output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.success(), text(&output.stdout), text(&output.stderr))
@@ -231,7 +234,8 @@ impl Drop for Relay<'_> {
     fn drop(&mut self) {
         let script = format!("kill \"$(cat {FOLDER}/relay.pid)\"; cat {FOLDER}/relay.log");
         let log = self.world.cluster.run_in(NODE, &["sh", "-c", &script]);
-        let ended = self.running.wait();
+        // What entered the node for it may be left.
+        let ended = self.running.kill().and_then(|()| self.running.wait());
         if std::thread::panicking() {
             println!("# the relay: {}", log.unwrap_or_else(|error| error.to_string()));
         } else {
