@@ -28,8 +28,10 @@ fn footprint(world: &World, node: &str) -> Footprint {
     let maps = maps
         .map(|map| (map["name"].as_str().unwrap().to_owned(), map["entries"].as_u64().unwrap()))
         .collect();
-    // Where packets leave there is one, whatever the pods.
+    // Where packets leave there is one, and one for what the node itself receives of each family,
+    // whatever the pods.
     let words = ["find", "/sys/fs/bpf/enforcer", "-path", "*/links/*", "-not", "-name", "*-node"];
+    let words = [&words[..], &["-not", "-name", "input-*"]].concat();
     let links = world.cluster.run_in(node, &words).unwrap().lines().count();
     Footprint { maps, links }
 }
