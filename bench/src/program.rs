@@ -158,32 +158,47 @@ impl Bench {
         let applied = self.kernel.apply(&Plan {
             rows_added: vec![(key(0), [deny].into()), (key(CLASS), [deny, allow, after].into())],
             peers_set: vec![(IpAddr::from(FRIEND), CLASS)],
-            endpoints_set: vec![EndpointPlan {
-                starting: false,
-                ifindex: 1,
-                interface: "lo".into(),
-                addresses: vec![IpAddr::from(POD)],
-                table: 1,
-                isolated: [true, true],
-                audit: false,
-                rejudge: false,
-            }],
             ..Plan::default()
         });
+        match applied.failures.into_iter().next() {
+            Some(failure) => Err(failure.into()),
+            None => self.endpoint([true, true]),
+        }
+    }
+
+    /// The pod, isolated for ingress and egress or not.
+    fn endpoint(&mut self, isolated: [bool; 2]) -> Result<(), AnyError> {
+        let endpoint = EndpointPlan {
+            starting: false,
+            ifindex: 1,
+            interface: "lo".into(),
+            addresses: vec![IpAddr::from(POD)],
+            table: 1,
+            isolated,
+            audit: false,
+            rejudge: false,
+        };
+        let plan = Plan { endpoints_set: vec![endpoint], ..Plan::default() };
+        let applied = self.kernel.apply(&plan);
         match applied.failures.into_iter().next() {
             Some(failure) => Err(failure.into()),
             None => Ok(()),
         }
     }
 
-    /// Sends packets that are denied, each of a flow of its own.
-    pub(crate) fn send_denied(&mut self, round: u32, packets: u32) -> Result<(), AnyError> {
+    /// Has no policy isolate the pod: whatever comes is a flow, and told.
+    pub(crate) fn open(&mut self) -> Result<(), AnyError> {
+        self.endpoint([false, false])
+    }
+
+    /// Sends packets that pass, each of a flow of its own. What is dropped would be told together.
+    pub(crate) fn send_new(&mut self, round: u32, packets: u32) -> Result<(), AnyError> {
         for number in 0..packets {
             let at = round.wrapping_mul(packets).wrapping_add(number);
             let [_, a, b, c] = at.to_be_bytes();
             let packet = frame([10, a | 0x80, b, c], POD, 40_000, 443, 0x02);
-            if self.send(Direction::Ingress, &packet)? != 2 {
-                return Err("a packet that must be denied passes".into());
+            if self.send(Direction::Ingress, &packet)? != -1 {
+                return Err("a packet that must pass is dropped".into());
             }
         }
         Ok(())

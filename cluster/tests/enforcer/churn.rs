@@ -24,7 +24,9 @@ const SLACK: u64 = 8 * 1024;
 
 fn footprint(world: &World, node: &str) -> Footprint {
     let status = world.status(&world.agent(node), &[]);
+    // The node's own addresses and the Services of the cluster are not the pods'.
     let maps = status.json["report"]["maps"].as_array().unwrap().iter();
+    let maps = maps.filter(|map| map["name"] != "NODE_ADDRS" && map["name"] != "SERVICES");
     let maps = maps
         .map(|map| (map["name"].as_str().unwrap().to_owned(), map["entries"].as_u64().unwrap()))
         .collect();
