@@ -219,7 +219,8 @@ fn hash(state: &State) -> u32 {
 /// Where what is told is put together: the chains of calls that lead here have no room for it.
 #[inline(always)]
 pub(crate) fn scratch() -> Option<&'static mut Closed> {
-    // SAFETY: a per-CPU value, and TC programs are not re-entered on a CPU.
+    // SAFETY: a per-CPU value. TC programs and those of netfilter run with bottom halves off, and
+    // none inside another.
     EVENT.get_ptr_mut(0).map(|closed| unsafe { &mut *closed })
 }
 
