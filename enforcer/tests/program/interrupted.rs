@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     sync::{
-        Arc,
+        Arc, Once,
         atomic::{AtomicU32, Ordering},
     },
     time::{Duration, Instant},
@@ -39,15 +39,31 @@ pub(crate) struct Node {
     dir: PathBuf,
 }
 
+const BPF_FS: &str = "/sys/fs/bpf";
+const PREFIX: &str = "enforcer-interrupted-";
+
+/// Removes what runs that were killed have left: nobody else will.
+fn sweep() {
+    for entry in fs::read_dir(BPF_FS).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let process = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split('-').next());
+        if process.is_some_and(|process| !Path::new("/proc").join(process).exists()) {
+            fs::remove_dir_all(entry.path()).unwrap();
+        }
+    }
+}
+
 impl Node {
     pub(crate) fn new() -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         // SAFETY: takes flags only, and changes nothing but the calling thread's namespace.
         let entered = unsafe { libc::unshare(libc::CLONE_NEWNET) };
         assert_eq!(entered, 0, "a network namespace: this test needs root");
+        static SWEPT: Once = Once::new();
+        SWEPT.call_once(sweep);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("enforcer-interrupted-{}-{number}", std::process::id());
-        Self { dir: Path::new("/sys/fs/bpf").join(name) }
+        let name = format!("{PREFIX}{}-{number}", std::process::id());
+        Self { dir: Path::new(BPF_FS).join(name) }
     }
 
     /// Folder of the pins of links.
