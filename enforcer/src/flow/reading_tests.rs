@@ -65,12 +65,12 @@ fn all(ring: &FlowRing) -> Vec<(u64, Option<String>)> {
     let mut next = 0;
     loop {
         let batch = ring.read(next, usize::MAX);
-        if batch.flows.is_empty() {
+        if batch.kept.is_empty() {
             return all;
         }
         next = batch.next;
         all.extend(
-            batch.flows.iter().map(|flow| {
+            batch.kept.iter().map(|flow| {
                 (flow.raw.time, flow.source.as_ref().map(|pod| pod.key.name.to_string()))
             }),
         );

@@ -1,7 +1,7 @@
-//! The last flows, for readers that come and go.
+//! The last flows, or other news, for readers that come and go.
 //!
 //! Appending is constant time and waits for no reader longer than copying a few references takes: a
-//! reader gets so many at once at most and, if it is too slow, is told how many flows it has missed.
+//! reader gets so many at once at most and, if it is too slow, is told how many it has missed.
 
 use std::{
     collections::VecDeque,
@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 use super::event::Flow;
 
-/// How many flows are read or appended in one hold of the lock: some microseconds.
+/// How many are read or appended in one hold of the lock: some microseconds.
 const AT_ONCE: usize = 512;
 
 /// Memory for each flow that is kept, at most, in bytes: the flow with the two counters before it,
@@ -22,73 +22,82 @@ pub const BYTES_A_FLOW: usize = size_of::<Flow>() + 2 * 8 + 8 + 15 + size_of::<A
 
 const _: () = assert!(65_535 * BYTES_A_FLOW <= 64 << 20, "a full ring of the default size");
 
-/// The last flows; clones are handles to the same ring.
-#[derive(Clone, Debug)]
-pub struct FlowRing {
-    shared: Arc<Shared>,
+/// The last flows.
+pub type FlowRing = Ring<Flow>;
+
+/// The last so many of something; clones are handles to the same ring.
+#[derive(Debug)]
+pub struct Ring<T> {
+    shared: Arc<Shared<T>>,
+}
+
+impl<T> Clone for Ring<T> {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared) }
+    }
 }
 
 #[derive(Debug)]
-struct Shared {
-    state: Mutex<State>,
+struct Shared<T> {
+    state: Mutex<State<T>>,
     appended: Notify,
     capacity: usize,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    flows: VecDeque<Arc<Flow>>,
-    /// Number of the next flow; the oldest kept is `next - flows.len()`.
+#[derive(Debug)]
+struct State<T> {
+    kept: VecDeque<Arc<T>>,
+    /// Number of the next one; the oldest kept is `next - kept.len()`.
     next: u64,
 }
 
-impl State {
+impl<T> State<T> {
     fn oldest(&self) -> u64 {
-        self.next - self.flows.len() as u64
+        self.next - self.kept.len() as u64
     }
 }
 
-/// Some flows, in order.
-#[derive(Debug, Default)]
-pub struct Batch {
-    /// Flows that were overwritten before this reader came to them.
+/// Some of them, in order.
+#[derive(Debug)]
+pub struct Batch<T = Flow> {
+    /// How many were overwritten before this reader came to them.
     pub lost: u64,
-    /// The flows.
-    pub flows: Vec<Arc<Flow>>,
+    /// What is there of them.
+    pub kept: Vec<Arc<T>>,
     /// Where to read on.
     pub next: u64,
 }
 
-impl FlowRing {
-    /// A ring of the last `capacity` flows, at least one.
+impl<T> Ring<T> {
+    /// A ring of the last `capacity`, at least one.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
         let capacity = capacity.max(1);
         // Taken at once: growing would stop the writer for a moment.
-        let state = State { flows: VecDeque::with_capacity(capacity), next: 0 };
+        let state = State { kept: VecDeque::with_capacity(capacity), next: 0 };
         let shared = Shared { state: Mutex::new(state), appended: Notify::new(), capacity };
         Self { shared: Arc::new(shared) }
     }
 
-    /// Appends a flow and forgets the oldest if the ring is full.
-    pub fn push(&self, flow: Flow) {
-        self.append(&mut vec![Arc::new(flow)]);
+    /// Appends one and forgets the oldest if the ring is full.
+    pub fn push(&self, new: T) {
+        self.append(&mut vec![Arc::new(new)]);
     }
 
-    /// Appends flows, which are taken out of `flows`, and forgets the oldest if there is no room.
-    pub fn append(&self, flows: &mut Vec<Arc<Flow>>) {
-        if flows.is_empty() {
+    /// Appends what is taken out of `new`, and forgets the oldest if there is no room.
+    pub fn append(&self, new: &mut Vec<Arc<T>>) {
+        if new.is_empty() {
             return;
         }
-        let mut forgotten = Vec::with_capacity(AT_ONCE.min(flows.len()));
-        let mut flows = flows.drain(..).peekable();
-        while flows.peek().is_some() {
+        let mut forgotten = Vec::with_capacity(AT_ONCE.min(new.len()));
+        let mut new = new.drain(..).peekable();
+        while new.peek().is_some() {
             let mut state = self.state();
-            for flow in flows.by_ref().take(AT_ONCE) {
-                if state.flows.len() == self.shared.capacity {
-                    forgotten.extend(state.flows.pop_front());
+            for one in new.by_ref().take(AT_ONCE) {
+                if state.kept.len() == self.shared.capacity {
+                    forgotten.extend(state.kept.pop_front());
                 }
-                state.flows.push_back(flow);
+                state.kept.push_back(one);
                 state.next += 1;
             }
             drop(state);
@@ -98,40 +107,40 @@ impl FlowRing {
         self.shared.appended.notify_waiters();
     }
 
-    /// How many flows can be kept.
+    /// How many can be kept.
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.shared.capacity
     }
 
-    /// Number of the oldest flow that is kept.
+    /// Number of the oldest that is kept.
     #[must_use]
     pub fn oldest(&self) -> u64 {
         self.state().oldest()
     }
 
-    /// Number that the next flow will have: flows seen since the start.
+    /// Number that the next one will have: how many were seen since the start.
     #[must_use]
     pub fn next(&self) -> u64 {
         self.state().next
     }
 
-    /// At most `most` flows from number `from` on, and never more than some hundred: read on.
+    /// At most `most` from number `from` on, and never more than some hundred: read on.
     #[must_use]
-    pub fn read(&self, from: u64, most: usize) -> Batch {
+    pub fn read(&self, from: u64, most: usize) -> Batch<T> {
         let state = self.state();
         let oldest = state.oldest();
         let start = from.clamp(oldest, state.next);
         let skip = usize::try_from(start - oldest).unwrap_or(usize::MAX);
         let most = most.min(AT_ONCE);
-        let flows: Vec<_> = state.flows.range(skip..).take(most).map(Arc::clone).collect();
-        Batch { lost: oldest.saturating_sub(from), next: start + flows.len() as u64, flows }
+        let kept: Vec<_> = state.kept.range(skip..).take(most).map(Arc::clone).collect();
+        Batch { lost: oldest.saturating_sub(from), next: start + kept.len() as u64, kept }
     }
 
-    /// Waits until there is a flow with number `from`.
+    /// Waits until there is one with number `from`.
     pub async fn appended(&self, from: u64) {
         loop {
-            // Registered before the look, so that a flow in between wakes it.
+            // Registered before the look, so that one in between wakes it.
             let notified = self.shared.appended.notified();
             if self.next() > from {
                 return;
@@ -140,7 +149,7 @@ impl FlowRing {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, State<T>> {
         // Nothing under the lock can leave the state half changed.
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -160,7 +169,7 @@ mod tests {
     }
 
     fn times(batch: &Batch) -> Vec<u64> {
-        batch.flows.iter().map(|f| f.raw.time).collect()
+        batch.kept.iter().map(|f| f.raw.time).collect()
     }
 
     #[test]
@@ -182,7 +191,7 @@ mod tests {
         let batch = ring.read(1, 9);
         assert_eq!((batch.lost, times(&batch), batch.next), (5, vec![6, 7, 8, 9], 10));
         let batch = ring.read(batch.next, 9);
-        assert_eq!((batch.lost, batch.flows.len(), batch.next), (0, 0, 10));
+        assert_eq!((batch.lost, batch.kept.len(), batch.next), (0, 0, 10));
         // A number of the future waits for it.
         assert_eq!(ring.read(99, 9).next, 10);
     }
@@ -197,7 +206,7 @@ mod tests {
         assert_eq!(ring.oldest(), 2 * AT_ONCE as u64 - 3);
         // A reader that wants all gets it in parts.
         let first = ring.read(ring.oldest(), usize::MAX);
-        assert_eq!((first.flows.len(), first.lost), (AT_ONCE, 0));
+        assert_eq!((first.kept.len(), first.lost), (AT_ONCE, 0));
         let rest = ring.read(first.next, usize::MAX);
         assert_eq!(times(&rest), (3 * AT_ONCE as u64 - 3..3 * AT_ONCE as u64).collect::<Vec<_>>());
     }

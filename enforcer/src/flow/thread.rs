@@ -182,7 +182,7 @@ mod tests {
             }
         }
         drop(thread);
-        let flows = ring.read(0, usize::MAX).flows;
+        let flows = ring.read(0, usize::MAX).kept;
         assert_eq!(flows.len() as u64, rounds);
         for (round, flow) in flows.iter().enumerate() {
             let name = flow.source.as_ref().map(|pod| pod.key.name.to_string());

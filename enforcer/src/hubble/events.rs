@@ -1,9 +1,6 @@
 //! What the agent did: a closed list, and a ring of the last of it.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::sync::Arc;
 
 use enforcer_hubble::{
     flow::{
@@ -13,13 +10,15 @@ use enforcer_hubble::{
     },
     observer::GetAgentEventsResponse,
 };
-use tokio::sync::Notify;
 
 use super::{
     convert::{NAMESPACE_LABEL, timestamp},
     origin::Origin,
 };
-use crate::cluster::{event::ObjectKey, plan::PodIdentity};
+use crate::{
+    cluster::{event::ObjectKey, plan::PodIdentity},
+    flow::ring::Ring,
+};
 
 /// Events that are kept.
 pub const KEPT: usize = 4096;
@@ -160,22 +159,13 @@ impl EndpointChange {
 }
 
 /// The last events; clones are handles to the same ring.
-#[derive(Clone, Debug, Default)]
-pub struct EventRing {
-    shared: Arc<Shared>,
-}
+#[derive(Clone, Debug)]
+pub struct EventRing(Ring<Stamped>);
 
-#[derive(Debug, Default)]
-struct Shared {
-    state: Mutex<State>,
-    appended: Notify,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    events: VecDeque<Arc<Stamped>>,
-    /// Number of the next event; the oldest kept is `next - events.len()`.
-    next: u64,
+impl Default for EventRing {
+    fn default() -> Self {
+        Self(Ring::new(KEPT))
+    }
 }
 
 impl EventRing {
@@ -186,46 +176,32 @@ impl EventRing {
 
     /// Appends an event of another moment, ns since the epoch.
     pub fn push_at(&self, time: i64, event: AgentEvent) {
-        let mut state = self.state();
-        if state.events.len() == KEPT {
-            state.events.pop_front();
-        }
-        state.events.push_back(Arc::new(Stamped { time, event }));
-        state.next += 1;
-        drop(state);
-        self.shared.appended.notify_waiters();
+        self.0.push(Stamped { time, event });
     }
 
     /// Number that the next event will have.
     #[must_use]
     pub fn next(&self) -> u64 {
-        self.state().next
+        self.0.next()
     }
 
     /// The events that are kept from number `from` on, and the number to read on from.
     #[must_use]
     pub fn read(&self, from: u64) -> (Vec<Arc<Stamped>>, u64) {
-        let state = self.state();
-        let oldest = state.next - state.events.len() as u64;
-        let skip = usize::try_from(from.clamp(oldest, state.next) - oldest).unwrap_or(usize::MAX);
-        (state.events.range(skip..).cloned().collect(), state.next)
+        let (mut events, mut next) = (Vec::new(), from);
+        loop {
+            let batch = self.0.read(next, KEPT);
+            next = batch.next;
+            if batch.kept.is_empty() {
+                return (events, next);
+            }
+            events.extend(batch.kept);
+        }
     }
 
     /// Waits until there is an event with number `from`.
     pub async fn appended(&self, from: u64) {
-        loop {
-            // Registered before the look, so that an event in between wakes it.
-            let notified = self.shared.appended.notified();
-            if self.next() > from {
-                return;
-            }
-            notified.await;
-        }
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing under the lock can leave the state half changed.
-        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.appended(from).await;
     }
 }
 

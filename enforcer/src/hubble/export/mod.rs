@@ -220,7 +220,7 @@ impl Writer {
             put(&mut lines, lost.response_types, lost.node_name, lost.time);
         }
         let mut written = 0;
-        for flow in batch.flows.iter().filter(|flow| self.filters.matches(flow)) {
+        for flow in batch.kept.iter().filter(|flow| self.filters.matches(flow)) {
             self.line(&mut lines, flow);
             written += 1;
         }

@@ -126,8 +126,8 @@ impl Stream<'_> {
             let start = at.saturating_sub(BATCH as u64).max(oldest);
             let most = usize::try_from(at - start).unwrap_or(BATCH);
             let batch = ring.read(start, most);
-            let first = batch.next - batch.flows.len() as u64;
-            let numbered = (first..at).zip(&batch.flows).collect::<Vec<_>>();
+            let first = batch.next - batch.kept.len() as u64;
+            let numbered = (first..at).zip(&batch.kept).collect::<Vec<_>>();
             for (place, flow) in numbered.into_iter().rev() {
                 if self.wish.wants(flow) {
                     left -= 1;
@@ -137,7 +137,7 @@ impl Stream<'_> {
                 }
             }
             // Flows are in the order in which they were told, which is nearly that of their times.
-            let before = |since| batch.flows.iter().all(|flow| flow.time < since);
+            let before = |since| batch.kept.iter().all(|flow| flow.time < since);
             if self.wish.range.since.is_some_and(before) {
                 return at;
             }
@@ -182,7 +182,7 @@ impl Stream<'_> {
             self.losses.note(LostEventSource::HubbleRingBuffer, batch.lost);
             self.tell_losses_if_due().await?;
         }
-        for flow in &batch.flows {
+        for flow in &batch.kept {
             if self.left == 0 {
                 break;
             }

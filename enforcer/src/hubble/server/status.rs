@@ -57,12 +57,12 @@ async fn rate(ring: &FlowRing, now: i64) -> f64 {
     loop {
         let start = at.saturating_sub(BATCH as u64).max(ring.oldest());
         let batch = ring.read(start, usize::try_from(at.saturating_sub(start)).unwrap_or(BATCH));
-        let Some(first) = batch.flows.first() else {
+        let Some(first) = batch.kept.first() else {
             break;
         };
-        let within = batch.flows.iter().filter(|flow| flow.time >= now - RATE_OVER).count();
+        let within = batch.kept.iter().filter(|flow| flow.time >= now - RATE_OVER).count();
         count = count.saturating_add(u32::try_from(within).unwrap_or(u32::MAX));
-        if within < batch.flows.len() {
+        if within < batch.kept.len() {
             break;
         }
         at = start;
@@ -83,7 +83,7 @@ pub(super) async fn namespaces(shared: &Shared) -> GetNamespacesResponse {
     let (mut next, end) = (ring.oldest(), ring.next());
     while next < end {
         let batch = ring.read(next, BATCH);
-        for flow in &batch.flows {
+        for flow in &batch.kept {
             for pod in [&flow.source, &flow.destination].into_iter().flatten() {
                 if !names.contains(&pod.key.namespace) {
                     names.insert(pod.key.namespace.clone());
