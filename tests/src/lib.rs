@@ -26,6 +26,7 @@ pub mod proxy;
 pub mod push;
 pub mod scenario;
 pub mod service;
+pub mod shout;
 mod sockets;
 pub mod spec;
 pub mod tunnel;

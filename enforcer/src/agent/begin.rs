@@ -27,8 +27,10 @@ impl Core {
     /// # Errors
     /// If the kernel's maps cannot be read or written.
     pub(super) fn begin(&mut self, found: Found, told: Vec<Event>) -> Result<(), DataplaneError> {
-        self.complete_attachments(&found);
         self.found = Some(found);
+        // What came while the node changed hands is guarded before anything that takes longer.
+        self.close_early();
+        self.complete_attachments();
         if let Source::Kubernetes(source) = &mut self.source {
             let armed = self.kernel.was_armed();
             source.begin(if armed { Enforced::Something } else { Enforced::Nothing });
@@ -36,7 +38,6 @@ impl Core {
         let mut update = self.source.first();
         update.events.splice(0..0, told);
         self.source_changed(update)?;
-        self.close_early();
         self.cover_early();
         Ok(())
     }

@@ -67,7 +67,7 @@ pub(super) struct Core {
     pub(super) problems: Vec<Problem>,
     pub(super) ignored: Vec<Ignored>,
     pub(super) settled: bool,
-    flows: FlowsThread,
+    pub(super) flows: FlowsThread,
     pub(super) nodes: Nodes,
     wall_offset: Duration,
     /// What the network plugins tell of sandboxes, where they are asked.

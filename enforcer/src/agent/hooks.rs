@@ -8,7 +8,7 @@ use std::{
 
 use tracing::warn;
 
-use super::{core::Core, found::Found};
+use super::core::Core;
 use crate::{
     cluster::event::Interface,
     dataplane::{self, Cover, Covered, netlink::links::Links},
@@ -118,7 +118,8 @@ impl Core {
 
     /// Attaches what is missing where the agent before died between the two programs of an
     /// interface.
-    pub(super) fn complete_attachments(&mut self, found: &Found) {
+    pub(super) fn complete_attachments(&mut self) {
+        let Some(found) = &self.found else { return };
         for Interface { ifindex, name, .. } in found.older.iter().chain(&found.younger) {
             // What fails is tried again with the first plan.
             if let Err(error) = self.kernel.complete_attachment(*ifindex, name) {

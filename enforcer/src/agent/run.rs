@@ -208,6 +208,17 @@ async fn serve(
     let (noticing, noticed) = insights::channel(looking, metrics.insights.clone());
     let (handle, hold, asked) = questions::channels();
     let mut told = Vec::new();
+    let config = KernelConfig {
+        bpf_dir: Some(args.dirs.bpf_dir.clone()),
+        state_dir: Some(args.dirs.state_dir.clone()),
+        attach: args.attach,
+        conntrack_entries: args.conntrack_entries,
+        service_entries: args.service_entries,
+        class_key: random_key()?,
+    };
+    // What takes long is done while the owner still looks after the node; and one whose programs
+    // the kernel refuses leaves it to the owner.
+    let prepared = (claim == Claim::TakeOver).then(|| Kernel::prepare(&config)).transpose()?;
     if args.take_over {
         told =
             handover::prepare(&args.dirs.run_dir, &mut source, &mut discovery, &mut found).await?;
@@ -225,14 +236,7 @@ async fn serve(
     for event in discovery.rescan()? {
         found.take(event);
     }
-    let (kernel, rings) = Kernel::open(&KernelConfig {
-        bpf_dir: Some(args.dirs.bpf_dir.clone()),
-        state_dir: Some(args.dirs.state_dir.clone()),
-        attach: args.attach,
-        conntrack_entries: args.conntrack_entries,
-        service_entries: args.service_entries,
-        class_key: random_key()?,
-    })?;
+    let (kernel, rings) = Kernel::open_prepared(&config, prepared)?;
     info!(mode = ?kernel.mode(), adopted = kernel.found().len(), "the kernel has taken our programs");
     let wall_offset = wall_offset();
     let reading = Reading::new(flows.clone(), wall_offset).seen_by(counting).seen_by(noticing);
@@ -295,11 +299,17 @@ async fn serve(
     }
     // The next agent has a socket for flows in the same place.
     beside.observing.end();
-    // Nothing is written any more: only now the lock may go, with the server.
     beside.saving.end(&mut core).await;
-    drop(core);
     // Now the last flow is in the ring.
+    core.flows.end();
     drop(export);
+    // What came during all this is guarded before the node is given away: the next agent looks for
+    // itself from then on.
+    for event in discovery.rescan()? {
+        core.discovered(event);
+    }
+    // Nothing is written any more: only now the lock may go, with the server.
+    drop(core);
     serving.abort();
     // The server's end removes its socket.
     let _cancelled = serving.await;
@@ -367,6 +377,7 @@ async fn own(
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     }
     let mut waiting: Vec<Waiting> = Vec::new();
+    let mut leaving = false;
     let mut lost_before = [0; lane::COUNT as usize];
     loop {
         core.metrics.health.beat(Instant::now());
@@ -388,13 +399,17 @@ async fn own(
                 // The scraper may have gone.
                 let _gone = scrape.send(scrape::snapshot(core));
             }
-            _ = asked.to_go.recv() => return Ok(Ended::GaveWay),
+            _ = asked.to_go.recv(), if !leaving => leaving = true,
             () = sleep_until(next_look.unwrap_or_else(Instant::now).into()),
                 if next_look.is_some() => {}
             _ = poll.tick() => {
                 core.retry_attaching(Instant::now());
                 core.note_backends(Instant::now());
-                beside.saving.look(core, Instant::now()).await;
+                if !leaving {
+                    beside.saving.look(core, Instant::now()).await;
+                } else if beside.saving.is_done(core).await {
+                    return Ok(Ended::GaveWay);
+                }
             }
             _ = retry.tick() => {
                 core.retry();

@@ -137,6 +137,14 @@ impl Saving {
         }
     }
 
+    /// Whether nothing is being written. What is not saved by then is in the journal.
+    pub(super) async fn is_done(&mut self, core: &mut Core) -> bool {
+        if let Some(work) = self.work.take_if(|work| work.is_finished()) {
+            self.finish(work.await, core, Instant::now());
+        }
+        self.work.is_none()
+    }
+
     /// Waits for what is being written.
     pub(super) async fn end(&mut self, core: &mut Core) {
         if let Some(work) = self.work.take() {

@@ -10,17 +10,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use aya::{
-    Ebpf, EbpfLoader,
-    maps::{Map, MapData},
-};
+use aya::{Ebpf, EbpfLoader};
 use aya_obj::Object;
 use enforcer_common::abi::PROG_NODE_INPUT;
 
 use super::{
     Kernel,
     bpf::{self, Hook, Instruction},
-    btf,
+    btf, maps,
     object::OBJECT,
     remove,
 };
@@ -83,6 +80,8 @@ pub(super) struct Code {
     license: CString,
     /// The maps that it uses: the kernel takes them by these descriptors.
     _maps: Vec<OwnedFd>,
+    /// The kernel has verified it.
+    program: Option<OwnedFd>,
 }
 
 /// What became of the program.
@@ -118,24 +117,17 @@ impl Layout {
     }
 }
 
-fn data(map: &Map) -> Option<&MapData> {
-    match map {
-        Map::Array(data)
-        | Map::HashMap(data)
-        | Map::LruHashMap(data)
-        | Map::LpmTrie(data)
-        | Map::PerCpuArray(data)
-        | Map::RingBuf(data) => Some(data),
-        _ => None,
-    }
-}
-
 impl Input {
     /// Puts the program together over the maps of the loaded object, before they are taken out of it.
     pub(super) fn prepare(ebpf: &Ebpf, layout: Layout) -> Self {
         let code = layout.0.map_err(InputError::Layout).and_then(|_known| Code::link(ebpf));
         match code {
-            Ok(code) => Self::Ready(code),
+            Ok(mut code) => {
+                // Verifying takes long, and nobody waits for it yet. What is wrong will be told
+                // when the program is put into its place.
+                code.program = code.verify().ok();
+                Self::Ready(code)
+            }
             Err(error) => Self::Missing(None, crate::error_chain(&error)),
         }
     }
@@ -147,7 +139,7 @@ impl Code {
         let mut object = Object::parse(OBJECT).map_err(|error| strange(error.to_string()))?;
         let mut fds: HashMap<String, OwnedFd> = HashMap::new();
         for (name, map) in ebpf.maps() {
-            let Some(data) = data(map) else { continue };
+            let Some(data) = maps::data(map) else { continue };
             let fd = data.fd().as_fd().try_clone_to_owned();
             fds.insert(name.to_owned(), fd.map_err(|error| strange(error.to_string()))?);
         }
@@ -171,7 +163,16 @@ impl Code {
             .ok_or_else(|| strange("it has no code".to_owned()))?;
         let instructions = function.instructions.iter().map(bytes).collect();
         let license = program.license.clone();
-        Ok(Self { instructions, license, _maps: fds.into_values().collect() })
+        let maps = fds.into_values().collect();
+        Ok(Self { instructions, license, _maps: maps, program: None })
+    }
+
+    fn verify(&self) -> Result<OwnedFd, InputError> {
+        let name = CString::new(PROG_NODE_INPUT).unwrap_or_default();
+        bpf::load_netfilter(&name, &self.instructions, &self.license).map_err(|(source, log)| {
+            let log = if log.is_empty() { log } else { format!(": {log}") };
+            InputError::Load { log, source }
+        })
     }
 }
 
@@ -198,14 +199,11 @@ fn link(program: &OwnedFd, family: u32) -> io::Result<OwnedFd> {
 
 /// Puts the program on both hooks. Pins go only by the rename that puts their successors in their
 /// places, so there is no moment without one.
-fn attach(code: &Code, links: Option<&Path>) -> Result<Vec<OwnedFd>, InputError> {
-    let name = CString::new(PROG_NODE_INPUT).unwrap_or_default();
-    let program = bpf::load_netfilter(&name, &code.instructions, &code.license).map_err(
-        |(source, log)| {
-            let log = if log.is_empty() { log } else { format!(": {log}") };
-            InputError::Load { log, source }
-        },
-    )?;
+fn attach(code: &mut Code, links: Option<&Path>) -> Result<Vec<OwnedFd>, InputError> {
+    let program = match code.program.take() {
+        Some(program) => program,
+        None => code.verify()?,
+    };
     let mut held = Vec::new();
     for (name, family) in FAMILIES {
         let link = link(&program, family).map_err(InputError::Link)?;
@@ -231,7 +229,7 @@ impl Kernel {
             let mut names = FAMILIES.iter().map(|(name, _)| name);
             links.as_ref().is_some_and(|links| names.all(|name| links.join(name).exists()))
         };
-        let (code, before) =
+        let (mut code, before) =
             match std::mem::replace(&mut self.input, Input::Missing(None, String::new())) {
                 Input::Ready(code) => (code, None),
                 Input::Missing(Some(code), why) if again => (code, Some(why)),
@@ -241,7 +239,7 @@ impl Kernel {
                     return None;
                 }
             };
-        match attach(&code, links.as_deref()) {
+        match attach(&mut code, links.as_deref()) {
             Ok(_pinned) if links.is_some() => self.input = Input::Pinned(code),
             Ok(held) => self.input = Input::Held(held),
             Err(error) => {

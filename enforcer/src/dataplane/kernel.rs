@@ -11,7 +11,7 @@ use std::{
 use aya::{Ebpf, programs::SchedClassifier};
 use enforcer_common::abi::{
     COUNTER_SLOTS, CtEntry, CtKey4, CtKey6, Direction, INTERVAL_SLOTS, Interval, MAP_CT4, MAP_META,
-    Meta, NODE_ADDRESSES, PROG_NODE_EGRESS, PolicyWord, RowKey, TABLE_MASK,
+    Meta, PROG_NODE_EGRESS, PolicyWord, RowKey, TABLE_MASK,
 };
 
 use super::{
@@ -23,10 +23,10 @@ use super::{
     intervals::Allocator,
     maps::{self, Maps, RingMaps, failed},
     netlink::conntrack::KernelFlow,
-    object::{self, PinPaths, Sizes},
+    object::{self, Loaded, PinPaths, Sizes},
     program_pins,
     read::read_meta,
-    resize, sys,
+    sys,
     upgrade::{self, Predecessor},
     uplinks::Uplinks,
 };
@@ -109,12 +109,56 @@ pub struct FoundEndpoint {
     pub starting: bool,
 }
 
+impl KernelConfig {
+    const fn sizes(&self) -> Sizes {
+        Sizes { conntrack: self.conntrack_entries, services: self.service_entries }
+    }
+}
+
+/// Gives what was loaded its place among the pins; loaded anew where others' hands have changed them.
+fn in_place(mut loaded: Loaded, pins: &PinPaths, sizes: Sizes) -> Result<Loaded, DataplaneError> {
+    let Some(other) = loaded.place(pins)? else { return Ok(loaded) };
+    tracing::info!(pin = %other.display(), "loading again: this map is another one now");
+    loaded = Loaded::load(Some(pins), sizes)?;
+    match loaded.place(pins)? {
+        None => Ok(loaded),
+        Some(path) => Err(DataplaneError::ForeignPin {
+            path,
+            found: "another map than a moment ago: somebody else makes pins here".to_owned(),
+        }),
+    }
+}
+
 impl Kernel {
+    /// Has the kernel verify the programs, over an earlier agent's maps where there are any. Changes
+    /// nothing on the node: to be called while another agent owns it.
+    ///
+    /// # Errors
+    /// If the kernel refuses, or what is pinned is not this version's.
+    pub fn prepare(config: &KernelConfig) -> Result<Loaded, DataplaneError> {
+        if !sys::may_load() {
+            return Err(DataplaneError::Privilege);
+        }
+        let pins = config.bpf_dir.as_deref().map(PinPaths::new);
+        Loaded::load(pins.as_ref(), config.sizes())
+    }
+
     /// Loads the object, over an earlier agent's pins where there are any.
     ///
     /// # Errors
     /// If the kernel refuses, pins cannot be made, or what is pinned is not this version's.
     pub fn open(config: &KernelConfig) -> Result<(Self, RingMaps), DataplaneError> {
+        Self::open_prepared(config, None)
+    }
+
+    /// The same, with what was loaded before if it still fits what is pinned.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_prepared(
+        config: &KernelConfig,
+        prepared: Option<Loaded>,
+    ) -> Result<(Self, RingMaps), DataplaneError> {
         if !sys::may_load() {
             return Err(DataplaneError::Privilege);
         }
@@ -127,16 +171,15 @@ impl Kernel {
         if let Some(pins) = &pins {
             pins.create()?;
         }
-        let services = config.service_entries;
-        let services = match &pins {
-            Some(pins) => {
-                resize::node_addresses(pins, NODE_ADDRESSES)?;
-                resize::services(pins, services)?
-            }
-            None => services,
+        let loaded = match prepared {
+            Some(loaded) => loaded,
+            None => Loaded::load(pins.as_ref(), config.sizes())?,
         };
-        let sizes = Sizes { conntrack: config.conntrack_entries, services };
-        let (mut ebpf, input) = object::load(pins.as_ref(), sizes)?;
+        let loaded = match &pins {
+            Some(pins) => in_place(loaded, pins, config.sizes())?,
+            None => loaded,
+        };
+        let Loaded { mut ebpf, input, sizes } = loaded;
         let (old_programs, programs) = match &pins {
             Some(pins) => program_pins::pin(&mut ebpf, pins)?,
             None => (Vec::new(), attach::program_ids(&mut ebpf)?),

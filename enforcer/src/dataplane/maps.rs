@@ -1,13 +1,13 @@
 //! The maps by their types, and the shapes that pins are checked against.
 
-use std::{fmt, net::IpAddr, os::fd::AsFd as _, sync::mpsc::Receiver};
+use std::{fmt, net::IpAddr, os::fd::AsFd as _, path::Path, sync::mpsc::Receiver};
 
 use aya::sys::SyscallError;
 use aya::{
     Ebpf, Pod,
     maps::{
-        Array, HashMap, IterableMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf,
-        lpm_trie::Key,
+        Array, HashMap, IterableMap, LpmTrie, Map, MapData, MapError, MapInfo, PerCpuArray,
+        RingBuf, lpm_trie::Key,
     },
 };
 use enforcer_common::abi::{
@@ -109,6 +109,31 @@ impl fmt::Debug for RingMaps {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RingMaps").finish_non_exhaustive()
     }
+}
+
+/// What the library has of a map, whatever its type; `None` for types that the object has not.
+pub(super) fn data(map: &Map) -> Option<&MapData> {
+    match map {
+        Map::Array(data)
+        | Map::HashMap(data)
+        | Map::LruHashMap(data)
+        | Map::LpmTrie(data)
+        | Map::PerCpuArray(data)
+        | Map::RingBuf(data) => Some(data),
+        _ => None,
+    }
+}
+
+/// The kernel's number of a map.
+pub(super) fn id(map: &Map, name: &'static str) -> Result<u32, DataplaneError> {
+    let data = data(map).ok_or(DataplaneError::Missing { what: "map", name })?;
+    data.info().map(|info| info.id()).map_err(|source| failed("read", name, source))
+}
+
+/// That of the map that is pinned there.
+pub(super) fn pinned_id(path: &Path, name: &'static str) -> Result<u32, DataplaneError> {
+    let info = MapInfo::from_pin(path).map_err(|source| failed("open", name, source))?;
+    Ok(info.id())
 }
 
 fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, DataplaneError> {

@@ -43,6 +43,7 @@ pub use disable::{Disabled, Switches};
 pub use error::DataplaneError;
 pub use kernel::{FoundEndpoint, Kernel, KernelConfig};
 pub use maps::RingMaps;
+pub use object::Loaded;
 pub use remove::{attached_anywhere, remove};
 pub(crate) use sys::value_of;
 pub use sys::{is_root, may_load, monotonic, user};

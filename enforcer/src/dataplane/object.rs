@@ -18,7 +18,7 @@ use enforcer_common::abi::{ABI_VERSION, MAP_BACKENDS, MAP_CT4, MAP_CT6, MAP_SERV
 use super::{
     DataplaneError, attach,
     input::{Input, Layout},
-    maps, sys,
+    maps, resize, sys,
 };
 
 /// The object that `cargo xtask build-ebpf` made, aligned as the loader wants it.
@@ -82,37 +82,82 @@ pub struct Sizes {
     pub services: u32,
 }
 
-/// Loads the object. With `pins`, maps that are pinned there are used, others are made and pinned.
-/// The program of netfilter comes apart: the library has no type for it.
-///
-/// # Errors
-/// If a pinned map is not this version's or the kernel refuses.
-pub(super) fn load(pins: Option<&PinPaths>, sizes: Sizes) -> Result<(Ebpf, Input), DataplaneError> {
-    sys::raise_memlock();
-    let layout = Layout::read();
-    let mut loader = EbpfLoader::new();
-    layout.put(&mut loader);
-    let Sizes { conntrack, services } = sizes;
-    loader.map_max_entries(MAP_CT4, conntrack).map_max_entries(MAP_CT6, conntrack);
-    loader.map_max_entries(MAP_SERVICES, services).map_max_entries(MAP_BACKENDS, conntrack);
-    if let Some(pins) = pins {
-        for shape in maps::SHAPES {
+/// The object in the kernel, verified, and nowhere in force. Making this is what takes long of an
+/// agent's start (the verifier's work: a second and more), and changes nothing on the node.
+#[derive(Debug)]
+pub struct Loaded {
+    pub(super) ebpf: Ebpf,
+    /// The program of netfilter comes apart: the library has no type for it.
+    pub(super) input: Input,
+    pub(super) sizes: Sizes,
+}
+
+impl Loaded {
+    /// Loads the object. With `pins`, maps that are pinned there with the right size are used;
+    /// others are made, and get their pins in [`Self::place`].
+    ///
+    /// # Errors
+    /// If a pinned map is not this version's or the kernel refuses.
+    pub(super) fn load(pins: Option<&PinPaths>, sizes: Sizes) -> Result<Self, DataplaneError> {
+        sys::raise_memlock();
+        let layout = Layout::read();
+        let mut loader = EbpfLoader::new();
+        layout.put(&mut loader);
+        let (sizes, resized) = match pins {
+            Some(pins) => resize::fitting(pins, sizes)?,
+            None => (sizes, Vec::new()),
+        };
+        let Sizes { conntrack, services } = sizes;
+        loader.map_max_entries(MAP_CT4, conntrack).map_max_entries(MAP_CT6, conntrack);
+        loader.map_max_entries(MAP_SERVICES, services).map_max_entries(MAP_BACKENDS, conntrack);
+        for (pins, shape) in
+            pins.into_iter().flat_map(|pins| maps::SHAPES.iter().map(move |s| (pins, s)))
+        {
             let path = pins.maps.join(shape.name);
             check_pin(&path, shape)?;
             // Counters and rings are this load's own only if nothing of them is worth keeping:
             // counters go on, events that nobody read are told late rather than never.
-            loader.map_pin_path(shape.name, path);
+            if path.exists() && !resized.contains(&shape.name) {
+                loader.map_pin_path(shape.name, path);
+            }
         }
+        let mut ebpf = loader.load(OBJECT).map_err(load_error)?;
+        for name in attach::PROGRAMS {
+            program(&mut ebpf, name)?.load().map_err(|source| DataplaneError::Program {
+                program: name,
+                source: Box::new(source),
+            })?;
+        }
+        let input = Input::prepare(&ebpf, layout);
+        Ok(Self { ebpf, input, sizes })
     }
-    let mut ebpf = loader.load(OBJECT).map_err(load_error)?;
-    for name in attach::PROGRAMS {
-        program(&mut ebpf, name)?.load().map_err(|source| DataplaneError::Program {
-            program: name,
-            source: Box::new(source),
-        })?;
+
+    /// Pins the maps that were made, and sees that the others are still those that are pinned. To
+    /// be called by the owner of the node. Returns the pin of a map that is another one now: then
+    /// the object has to be loaded anew.
+    ///
+    /// # Errors
+    /// If a pinned map is not this version's or pins cannot be made.
+    pub(super) fn place(&mut self, pins: &PinPaths) -> Result<Option<PathBuf>, DataplaneError> {
+        pins.create()?;
+        // What says that the maps are in force is the last of them.
+        for shape in maps::SHAPES {
+            let path = pins.maps.join(shape.name);
+            let missing = DataplaneError::Missing { what: "map", name: shape.name };
+            let map = self.ebpf.map_mut(shape.name).ok_or(missing)?;
+            if !path.exists() {
+                let pinned = map.pin(&path);
+                pinned.map_err(|source| DataplaneError::Pin { path, source: Box::new(source) })?;
+                continue;
+            }
+            check_pin(&path, shape)?;
+            let is_that = maps::id(map, shape.name)? == maps::pinned_id(&path, shape.name)?;
+            if !is_that && !resize::replace(map, shape.name, pins)? {
+                return Ok(Some(path));
+            }
+        }
+        Ok(None)
     }
-    let input = Input::prepare(&ebpf, layout);
-    Ok((ebpf, input))
 }
 
 /// One of the object's programs.

@@ -69,6 +69,13 @@ impl FlowsThread {
 
 impl Drop for FlowsThread {
     fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl FlowsThread {
+    /// Reads what there is, and no more from then on.
+    pub fn end(&mut self) {
         // The thread ends when there is nobody left to hear from.
         drop(self.names.take());
         if let Some(thread) = self.thread.take()
