@@ -12,6 +12,7 @@ use std::{
 
 use nix::{
     libc,
+    mount::{MntFlags, MsFlags, mount, umount2},
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
@@ -35,6 +36,8 @@ pub struct AgentOptions {
     pub flags: Vec<String>,
     /// A program with its arguments that starts the agent, whose command line follows.
     pub through: Vec<String>,
+    /// Its pins are on a BPF filesystem of their own, which can be unmounted.
+    pub own_bpffs: bool,
     /// A kubeconfig: objects come from that API server, and not from the manifests.
     pub kubeconfig: Option<PathBuf>,
 }
@@ -74,17 +77,51 @@ impl Agent {
             .file()
             .try_clone()
             .map_err(LabError::io("keep the node's namespace open"))?;
-        Ok(Self {
+        let bpf_dir = if options.own_bpffs {
+            lab.dir().join(cleanup::OWN_BPFFS)
+        } else {
+            Path::new(cleanup::BPF_DIR).join(format!("{}-pins", lab.prefix()))
+        };
+        let agent = Self {
             binary: binary(options.binary.clone())?,
             options,
             netns,
             manifests: manifests.path().to_owned(),
             run_dir: lab.dir().join("run"),
             state_dir: lab.dir().join("state"),
-            bpf_dir: Path::new(cleanup::BPF_DIR).join(format!("{}-pins", lab.prefix())),
+            bpf_dir,
             log: lab.dir().join("agent.log"),
             child: None,
-        })
+        };
+        if agent.options.own_bpffs {
+            agent.mount_pins()?;
+        }
+        Ok(agent)
+    }
+
+    /// Mounts a BPF filesystem of its own where the agent's pins are; see
+    /// [`AgentOptions::own_bpffs`].
+    ///
+    /// # Errors
+    /// If the system does not.
+    pub fn mount_pins(&self) -> Result<(), LabError> {
+        let _guard = cleanup::making()?;
+        let failed = LabError::io(format!("mount {}", self.bpf_dir.display()));
+        fs::create_dir_all(&self.bpf_dir)
+            .and_then(|()| {
+                let (kind, flags) = (Some("bpf"), MsFlags::empty());
+                Ok(mount(kind, &self.bpf_dir, kind, flags, None::<&str>)?)
+            })
+            .map_err(failed)
+    }
+
+    /// Takes it off, with all pins.
+    ///
+    /// # Errors
+    /// If the system does not.
+    pub fn unmount_pins(&self) -> Result<(), LabError> {
+        umount2(&self.bpf_dir, MntFlags::MNT_DETACH)
+            .map_err(|errno| LabError::io("unmount the pins")(errno.into()))
     }
 
     /// Starts the agent and does not wait until policy is in force: only until it answers.

@@ -17,6 +17,7 @@ use std::{
 
 use nix::{
     libc,
+    mount::{MntFlags, umount2},
     sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction},
 };
 
@@ -28,6 +29,9 @@ const MARK: &str = "enf";
 pub(crate) const NETNS_DIR: &str = "/run/netns";
 /// Where BPF objects are pinned.
 pub(crate) const BPF_DIR: &str = "/sys/fs/bpf";
+
+/// Where one is mounted for a single agent, in its laboratory's folder.
+pub(crate) const OWN_BPFFS: &str = "bpf";
 
 /// Write end of the pipe that the signal handler uses; -1 without a handler.
 static SIGNAL_PIPE: AtomicI32 = AtomicI32::new(-1);
@@ -154,6 +158,7 @@ pub(crate) fn remove_prefix(prefix: &str) {
         remove_namespaces(&lines);
     }
     for dir in matching(&std::env::temp_dir(), prefix) {
+        umount2(&dir.join(OWN_BPFFS), MntFlags::MNT_DETACH).ok();
         fs::remove_dir_all(dir).ok();
     }
 }

@@ -1,7 +1,7 @@
 //! Other hands on the same hooks: what they take off comes back.
 
 use std::{
-    fs, thread,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -21,26 +21,12 @@ fn other() -> Probe {
 
 /// Waits until the probe is closed again.
 fn closes_again(world: &World, what: &str) {
-    // The kernel detaches a moment after the last pin has gone.
-    thread::sleep(Duration::from_millis(500));
     let since = Instant::now();
     while must(world.lab.probe_one(&other())).is_open() {
         assert!(since.elapsed() < LOOK, "{what}: not put back");
         thread::sleep(Duration::from_millis(100));
     }
     world.expect(&[(Probe::tcp("shop/client", "shop/server", 80), true), (other(), false)]);
-}
-
-#[test]
-fn links_that_are_taken_away_are_put_back() {
-    let world = shop("tcx");
-    world.closed(other());
-    for version in fs::read_dir(world.agent.bpf_dir()).expect("the agent's pins").flatten() {
-        for link in fs::read_dir(version.path().join("links")).expect("links").flatten() {
-            fs::remove_file(link.path()).expect("a pin can be removed");
-        }
-    }
-    closes_again(&world, "links");
 }
 
 #[test]

@@ -120,6 +120,8 @@ pub(super) struct Core {
     pub(super) told: Told,
     /// What is wrong with the server of flows.
     pub(super) observer_problems: Vec<String>,
+    /// Pins are gone and cannot be made again: why.
+    pub(super) pins_lost: Option<String>,
 }
 
 /// What a [`Core`] is made of.
@@ -219,6 +221,7 @@ impl Core {
             endpoints_file: EndpointsFile::new(&dirs.run_dir),
             told: Told::default(),
             observer_problems: Vec::new(),
+            pins_lost: None,
         }
     }
 
@@ -461,6 +464,8 @@ impl Core {
     pub(super) fn maintain(&mut self) {
         let swept = self.kernel.sweep();
         debug!(live = swept.live, deleted = swept.deleted, "aged conntrack");
+        // First: what is attached again needs them.
+        self.look_after_pins();
         self.put_back(Instant::now());
         // Before the first plan nothing is known to be no outlet.
         if self.found.is_none() {

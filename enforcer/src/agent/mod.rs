@@ -19,6 +19,7 @@ mod lingering;
 mod names;
 mod observer;
 mod open_gate;
+mod pins;
 mod questions;
 mod report;
 mod rival_watch;

@@ -14,7 +14,7 @@ use super::{
         StatusRequest,
     },
     core::Core,
-    service_gaps,
+    pins, service_gaps,
 };
 use crate::{
     cluster::{ENFORCEMENT_LABEL, EndpointStatus, InterfaceState, ObjectName},
@@ -136,6 +136,7 @@ fn report(core: &Core, about: &About) -> StatusReport {
             .chain(service_room(core, about.service_entries))
             .chain(blocks_for_services(core))
             .chain(service_gaps::problems(core))
+            .chain(pins::problem(core))
             .collect(),
         ignored: core.ignored.clone(),
         maps: maps(core),

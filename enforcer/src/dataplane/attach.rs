@@ -24,6 +24,7 @@ use enforcer_common::abi::{Direction, PROG_NODE_EGRESS, PROG_POD_EGRESS, PROG_PO
 
 use super::{
     DataplaneError,
+    kept::Kept,
     netlink::{tc, tcx},
     object::{self, PinPaths},
     remove::delete,
@@ -68,7 +69,7 @@ const fn hook(direction: Direction) -> (TcAttachType, &'static str) {
 #[derive(Debug)]
 pub(super) enum Link {
     /// Pinned.
-    Tcx,
+    Tcx(Kept),
     /// Without a path in a load without pins: the link lives as long as the agent.
     Held(#[expect(dead_code, reason = "held so that it lives")] SchedClassifierLink),
     /// A filter. Dropping the library's link would detach it, and enforcement must outlive us.
@@ -77,10 +78,20 @@ pub(super) enum Link {
     ),
 }
 
+impl Link {
+    /// Its pin, if it has one.
+    pub(super) fn kept(&self) -> Option<&Kept> {
+        match self {
+            Self::Tcx(kept) => Some(kept),
+            Self::Held(_) | Self::Clsact(_) => None,
+        }
+    }
+}
+
 /// Both programs of an interface.
 #[derive(Debug)]
 pub(super) struct Attachment {
-    _links: Vec<Link>,
+    pub(super) links: Vec<Link>,
 }
 
 /// Name of the program that judges a direction.
@@ -138,7 +149,7 @@ pub(super) fn attach(
             source,
         })?);
     }
-    Ok(Attachment { _links: links })
+    Ok(Attachment { links })
 }
 
 pub(super) type AnyError = Box<dyn std::error::Error + Send + Sync>;
@@ -160,7 +171,7 @@ pub(super) fn tcx(
     let draft = draft(&path);
     if updated(program, &path)? {
         delete(&draft)?;
-        return Ok(Link::Tcx);
+        return Ok(Link::Tcx(Kept::open(path)?));
     }
     if !updated(program, &draft)? {
         let options = TcAttachOptions::TcxOrder(LinkOrder::first());
@@ -170,7 +181,7 @@ pub(super) fn tcx(
         link.pin(&draft)?;
     }
     fs::rename(&draft, &path)?;
-    Ok(Link::Tcx)
+    Ok(Link::Tcx(Kept::open(path)?))
 }
 
 /// Name of a pin that is about to take another's place.
@@ -327,6 +338,12 @@ pub(super) fn on_some_hook(programs: &[u32], ifindex: u32) -> bool {
             tc::filters(ifindex, parent)
                 .is_ok_and(|all| all.iter().any(|one| one.program_id.as_ref().is_some_and(ours)))
         })
+}
+
+/// Where a program is pinned.
+pub(super) fn program_path(pins: &PinPaths, name: &str, id: u32) -> PathBuf {
+    // bpffs takes no dots in names.
+    pins.programs.join(format!("{name}_{id}"))
 }
 
 /// Ids of the loaded programs.

@@ -1,4 +1,4 @@
-//! System calls of BPF that the library has no form of: programs of netfilter.
+//! System calls of BPF that the library has no form of: programs of netfilter, and pins of any kind.
 #![expect(unsafe_code, reason = "system calls, each with its argument")]
 
 use std::{
@@ -17,6 +17,7 @@ pub(super) type Instruction = [u8; 8];
 /// `enum bpf_cmd`.
 const BPF_PROG_LOAD: libc::c_long = 5;
 const BPF_OBJ_PIN: libc::c_long = 6;
+const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_LINK_CREATE: libc::c_long = 28;
 /// `BPF_PROG_TYPE_NETFILTER` (`enum bpf_prog_type`).
 const NETFILTER_PROGRAM: u32 = 32;
@@ -57,7 +58,7 @@ struct LinkCreate {
     netfilter_flags: u32,
 }
 
-/// What `BPF_OBJ_PIN` takes of it.
+/// What `BPF_OBJ_PIN` and `BPF_OBJ_GET` take of it.
 #[repr(C)]
 #[derive(Default)]
 struct ObjectPin {
@@ -154,4 +155,11 @@ pub(super) fn pin(fd: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     let mut attributes =
         ObjectPin { path: path.as_ptr() as u64, fd: number(fd), ..ObjectPin::default() };
     bpf(BPF_OBJ_PIN, &mut attributes).map(|_zero| ())
+}
+
+/// A descriptor of what is pinned there.
+pub(super) fn pinned(path: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut attributes = ObjectPin { path: path.as_ptr() as u64, ..ObjectPin::default() };
+    bpf(BPF_OBJ_GET, &mut attributes).and_then(descriptor)
 }

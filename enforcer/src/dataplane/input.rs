@@ -17,7 +17,9 @@ use enforcer_common::abi::PROG_NODE_INPUT;
 use super::{
     Kernel,
     bpf::{self, Hook, Instruction},
-    btf, maps,
+    btf,
+    kept::Kept,
+    maps,
     object::OBJECT,
     remove,
 };
@@ -90,7 +92,7 @@ pub(super) enum Input {
     /// Nothing was tried yet.
     Ready(Code),
     /// It is on its hooks, and pinned.
-    Pinned(Code),
+    Pinned(Code, Vec<Kept>),
     /// It is on its hooks as long as the agent lives.
     Held(#[expect(dead_code, reason = "held so that they live")] Vec<OwnedFd>),
     /// It cannot be: why.
@@ -118,6 +120,14 @@ impl Layout {
 }
 
 impl Input {
+    /// Its pins.
+    pub(super) fn kept(&self) -> &[Kept] {
+        match self {
+            Self::Pinned(_, kept) => kept,
+            Self::Ready(_) | Self::Held(_) | Self::Missing(..) => &[],
+        }
+    }
+
     /// Puts the program together over the maps of the loaded object, before they are taken out of it.
     pub(super) fn prepare(ebpf: &Ebpf, layout: Layout) -> Self {
         let code = layout.0.map_err(InputError::Layout).and_then(|_known| Code::link(ebpf));
@@ -199,7 +209,10 @@ fn link(program: &OwnedFd, family: u32) -> io::Result<OwnedFd> {
 
 /// Puts the program on both hooks. Pins go only by the rename that puts their successors in their
 /// places, so there is no moment without one.
-fn attach(code: &mut Code, links: Option<&Path>) -> Result<Vec<OwnedFd>, InputError> {
+fn attach(
+    code: &mut Code,
+    links: Option<&Path>,
+) -> Result<Vec<(&'static str, OwnedFd)>, InputError> {
     let program = match code.program.take() {
         Some(program) => program,
         None => code.verify()?,
@@ -215,7 +228,7 @@ fn attach(code: &mut Code, links: Option<&Path>) -> Result<Vec<OwnedFd>, InputEr
             bpf::pin(link.as_fd(), &draft).map_err(failed)?;
             fs::rename(&draft, &path).map_err(failed)?;
         }
-        held.push(link);
+        held.push((name, link));
     }
     Ok(held)
 }
@@ -233,15 +246,23 @@ impl Kernel {
             match std::mem::replace(&mut self.input, Input::Missing(None, String::new())) {
                 Input::Ready(code) => (code, None),
                 Input::Missing(Some(code), why) if again => (code, Some(why)),
-                Input::Pinned(code) if again && !in_place() => (code, None),
+                Input::Pinned(code, _) if again && !in_place() => (code, None),
                 other => {
                     self.input = other;
                     return None;
                 }
             };
         match attach(&mut code, links.as_deref()) {
-            Ok(_pinned) if links.is_some() => self.input = Input::Pinned(code),
-            Ok(held) => self.input = Input::Held(held),
+            Ok(held) => {
+                self.input = match links {
+                    Some(links) => {
+                        let kept = held.into_iter();
+                        let kept = kept.map(|(name, link)| Kept::new(links.join(name), link));
+                        Input::Pinned(code, kept.collect())
+                    }
+                    None => Input::Held(held.into_iter().map(|(_, link)| link).collect()),
+                }
+            }
             Err(error) => {
                 let why = crate::error_chain(&error);
                 let news = before.as_ref() != Some(&why);
@@ -258,7 +279,7 @@ impl Kernel {
     pub fn input_missing(&self) -> Option<&str> {
         match &self.input {
             Input::Missing(_, why) => Some(why),
-            Input::Ready(_) | Input::Pinned(_) | Input::Held(_) => None,
+            Input::Ready(_) | Input::Pinned(..) | Input::Held(_) => None,
         }
     }
 }

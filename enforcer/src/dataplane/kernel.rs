@@ -21,6 +21,7 @@ use super::{
     endpoints::{Endpoints, Quotas},
     input::Input,
     intervals::Allocator,
+    kept::{self, Kept},
     maps::{self, Maps, RingMaps, failed},
     netlink::conntrack::KernelFlow,
     object::{self, Loaded, PinPaths, Sizes},
@@ -63,6 +64,8 @@ pub struct Kernel {
     pub(super) maps: Maps,
     pub(super) ebpf: Ebpf,
     pub(super) pins: Option<PinPaths>,
+    /// Maps and programs that are pinned.
+    pub(super) kept: Vec<Kept>,
     pub(super) state_dir: Option<PathBuf>,
     pub(super) mode: AttachMode,
     /// This agent's programs and those of agents before.
@@ -191,6 +194,10 @@ impl Kernel {
                 vec![attach::program_id(program, PROG_NODE_EGRESS)?]
             }
         };
+        let kept = match &pins {
+            Some(pins) => kept::open(pins, &programs)?,
+            None => Vec::new(),
+        };
         let (mut maps, rings) = maps::open(&mut ebpf)?;
         let meta = read_meta(&mut maps, config.class_key)?;
         let endpoints = Endpoints::read(&maps);
@@ -198,6 +205,7 @@ impl Kernel {
             maps,
             ebpf,
             pins,
+            kept,
             state_dir: config.state_dir.clone(),
             mode: config.attach.resolve(),
             our_programs: [old_programs, programs.clone()].concat(),

@@ -18,6 +18,7 @@ mod endpoints;
 pub mod error;
 mod input;
 mod intervals;
+mod kept;
 pub mod kernel;
 mod maps;
 pub mod netlink;

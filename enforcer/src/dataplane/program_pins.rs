@@ -47,8 +47,7 @@ pub(super) fn pin(
     let old = ids(&pins.programs)?;
     let new = attach::program_ids(ebpf)?;
     for (name, id) in attach::PROGRAMS.into_iter().zip(&new) {
-        // bpffs takes no dots in names.
-        let path = pins.programs.join(format!("{name}_{id}"));
+        let path = attach::program_path(pins, name, *id);
         object::program(ebpf, name)?
             .pin(&path)
             .map_err(|source| DataplaneError::Pin { path, source: Box::new(source) })?;

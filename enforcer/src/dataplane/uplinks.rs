@@ -37,6 +37,11 @@ impl Uplinks {
     pub(super) fn has(&self, ifindex: u32) -> bool {
         self.links.contains_key(&ifindex)
     }
+
+    /// What carries it.
+    pub(super) fn links(&self) -> impl Iterator<Item = &Link> {
+        self.links.values()
+    }
 }
 
 /// Why interfaces that are no pods' are looked at.

@@ -1,6 +1,9 @@
 //! Whether the documents still say what is there: paths of the code map, commands and their flags.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use clap::CommandFactory as _;
 
@@ -47,11 +50,27 @@ pub(super) fn check(root: &Path, sources: &[Source], commands: &Commands) -> Vec
                 }
             }
         }
+        if source.path.ends_with(".md") {
+            repeated_headings(source, &mut findings);
+        }
         if source.path.ends_with(".md") || source.path == ".ci/run" {
             commands_of(source, commands, &mut findings);
         }
     }
     findings
+}
+
+/// Headings that a document has twice: two changes have put the same text into it.
+fn repeated_headings(source: &Source, findings: &mut Vec<Finding>) {
+    let mut seen = BTreeSet::new();
+    let mut in_code = false;
+    for (number, line) in source.text.lines().enumerate() {
+        in_code ^= line.starts_with("```");
+        if !in_code && line.starts_with("## ") && !seen.insert(line) {
+            let text = format!("the heading `{line}` is there twice");
+            findings.push(Finding::new(&source.path, number + 1, text));
+        }
+    }
 }
 
 /// The paths of the code map with their lines: the first cells of the table under its heading.
@@ -131,6 +150,12 @@ mod tests {
             ["1: there is no `cargo xtask fly`", "2: `cargo xtask demo` has no flag --moon"]
         );
         assert_eq!(findings("x.rs", text), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_heading_that_is_there_twice_is_named() {
+        let text = "## A\n```sh\n## comment\n## comment\n```\n### B\n### B\n## A\n";
+        assert_eq!(findings("docs/x.md", text), ["8: the heading `## A` is there twice"]);
     }
 
     #[test]
