@@ -13,6 +13,11 @@ use crate::cli::Cli;
 /// Documents that everybody reads first.
 const REQUIRED: [&str; 3] = ["README.md", "CONTRIBUTING.md", "ARCHITECTURE.md"];
 
+/// Documents whose claims name the tests that show them.
+const NAMING_TESTS: [&str; 2] = ["docs/faults.md", "docs/security.md"];
+/// Words of a test's name, at least; shorter names may be anything's.
+const TEST_WORDS: usize = 4;
+
 /// Command names with the long flags that each takes.
 pub(super) type Commands = BTreeMap<String, Vec<String>>;
 
@@ -42,6 +47,9 @@ pub(super) fn check(root: &Path, sources: &[Source], commands: &Commands) -> Vec
         }
     }
     for source in sources {
+        if NAMING_TESTS.contains(&source.path.as_str()) {
+            missing_tests(source, sources, &mut findings);
+        }
         if source.path == "ARCHITECTURE.md" {
             for (line, path) in code_map(&source.text) {
                 if !root.join(path).exists() {
@@ -58,6 +66,27 @@ pub(super) fn check(root: &Path, sources: &[Source], commands: &Commands) -> Vec
         }
     }
     findings
+}
+
+/// Tests that a document names and nobody has written: functions, or cases of a test in a cluster.
+fn missing_tests(document: &Source, sources: &[Source], findings: &mut Vec<Finding>) {
+    let code = || sources.iter().filter(|source| source.path.ends_with(".rs"));
+    for (number, line) in document.text.lines().enumerate() {
+        let names = line.split('`').skip(1).step_by(2).filter(|text| {
+            let words = text.split('_').count();
+            let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+            words >= TEST_WORDS && text.chars().all(plain) && !text.starts_with("enforcer_")
+        });
+        for name in names {
+            let (function, case) = (format!("fn {name}("), format!("::{name}\""));
+            let has =
+                |source: &Source| source.text.contains(&function) || source.text.contains(&case);
+            if !code().any(has) {
+                let text = format!("there is no test `{name}`");
+                findings.push(Finding::new(&document.path, number + 1, text));
+            }
+        }
+    }
 }
 
 /// Headings that a document has twice: two changes have put the same text into it.
@@ -150,6 +179,14 @@ mod tests {
             ["1: there is no `cargo xtask fly`", "2: `cargo xtask demo` has no flag --moon"]
         );
         assert_eq!(findings("x.rs", text), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_test_that_is_named_and_not_there_is_named() {
+        let text = "`enforcer_start_gap_seconds`, `--a-flag`\n`nobody_wrote_this_test`\n";
+        let expected = ["2: there is no test `nobody_wrote_this_test`"];
+        assert_eq!(findings("docs/faults.md", text), expected);
+        assert_eq!(findings("docs/install.md", text), Vec::<String>::new());
     }
 
     #[test]
