@@ -14,7 +14,7 @@ use crate::cli::Cli;
 const REQUIRED: [&str; 3] = ["README.md", "CONTRIBUTING.md", "ARCHITECTURE.md"];
 
 /// Documents whose claims name the tests that show them.
-const NAMING_TESTS: [&str; 2] = ["docs/faults.md", "docs/security.md"];
+const NAMING_TESTS: [&str; 3] = ["docs/faults.md", "docs/security.md", "docs/situations.md"];
 /// Words of a test's name, at least; shorter names may be anything's.
 const TEST_WORDS: usize = 4;
 
