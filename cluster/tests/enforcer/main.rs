@@ -77,6 +77,10 @@ const TESTS: &[Test] = &[
     },
     Test { name: "hubble::its_own_client_and_relay_read_the_flows", run: hubble::client_and_relay },
     Test {
+        name: "operations::what_a_pod_tries_is_known_by_events_and_metrics",
+        run: operations::insights,
+    },
+    Test {
         name: "operations::in_audit_what_is_denied_passes_and_is_named",
         run: operations::audit,
     },

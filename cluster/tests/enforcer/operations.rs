@@ -76,6 +76,35 @@ pub(crate) fn events(world: &World) {
     world.expect("by a policy with a mistake", &[Probe::tcp(client, server, 80, Denied)]);
 }
 
+/// A pod asks for the cloud's credentials, in vain: an Event says so, and so do the metrics, which
+/// Prometheus would read on the node.
+pub(crate) fn insights(world: &World) {
+    world.ensure_agents();
+    let space = Namespace::new(world, "insights", &[]);
+    let pods = space.pods(&[PodSpec::client("curious", "node2")]);
+    let [curious] = &pods[..] else { panic!("{pods:?}") };
+    space.policy("nobody", json!({"podSelector": {}, "policyTypes": ["Egress"]}));
+    let words = ["/workload", "connect", "169.254.169.254:80", "--for", "0.1", "--timeout", "1"];
+    let (_, out, errors) = world.exec(&curious.container, &words);
+    assert!(!out.contains(r#""ok":true"#), "it has got them: {out}{errors}");
+    let note = event(&space, "MetadataAccess", "Pod", "curious");
+    println!("  {note}");
+    assert!(note.contains("169.254.169.254"), "{note}");
+    let get = "exec 3<>/dev/tcp/127.0.0.1/10465 && \
+               printf 'GET /metrics HTTP/1.0\\r\\n\\r\\n' >&3 && cat <&3";
+    let metrics = world.cluster.run_in("node2", &["bash", "-c", get]).unwrap();
+    let value = |name: &str, labels: &[&str]| {
+        let lines = metrics.lines().filter(|line| {
+            let of_name = line.strip_prefix(name).is_some_and(|rest| rest.starts_with('{'));
+            of_name && labels.iter().all(|label| line.contains(label))
+        });
+        lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum::<f64>()
+    };
+    assert!(value("enforcer_insights_total", &["MetadataAccess"]) >= 1.0, "{metrics}");
+    assert!(value("hubble_flows_processed_total", &[r#"verdict="DROPPED""#]) >= 1.0, "{metrics}");
+    assert!(value("hubble_drop_total", &["POLICY_DENIED"]) >= 1.0, "{metrics}");
+}
+
 /// `enforcer disable` opens one pod for a time, and only that.
 pub(crate) fn break_glass(world: &World) {
     world.ensure_agents();
