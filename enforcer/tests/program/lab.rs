@@ -49,7 +49,8 @@ pub(crate) const DROP: i32 = 2;
 /// A loaded object.
 pub(crate) struct Lab {
     pub(crate) kernel: Kernel,
-    rings: RingMaps,
+    /// None once somebody else reads them.
+    rings: Option<RingMaps>,
     counters: Vec<u64>,
     /// What the table of drops takes for the time, once it was swept.
     sweeping: u64,
@@ -69,6 +70,14 @@ pub(crate) struct Outcome {
     pub(crate) flags: Vec<u8>,
     /// Flows that were told to be over.
     pub(crate) closed: Vec<Closed>,
+}
+
+/// The `__sk_buff` of a packet on the endpoint's interface that came in by another one.
+pub(crate) fn context(came_in_by: u32) -> [u8; 192] {
+    let mut context = [0_u8; 192];
+    context[36..40].copy_from_slice(&came_in_by.to_ne_bytes());
+    context[40..44].copy_from_slice(&IFINDEX.to_ne_bytes());
+    context
 }
 
 /// A row that allows `keys` by [`RULE`] and denies the rest.
@@ -123,7 +132,7 @@ impl Lab {
             class_key: [1, 2],
         })
         .unwrap_or_else(|e| panic!("{e}: {:?}", std::error::Error::source(&e)));
-        let mut lab = Self { kernel, rings, counters: Vec::new(), sweeping: 0 };
+        let mut lab = Self { kernel, rings: Some(rings), counters: Vec::new(), sweeping: 0 };
         let node = [(IpAddr::from(NODE4), NodeAddress::NodePorts)].into();
         assert!(lab.kernel.set_node_addresses(node).failures.is_empty());
         lab.counters = lab.kernel.counters().unwrap();
@@ -232,9 +241,7 @@ impl Lab {
 
     /// Runs one packet and looks at nothing else. Returns its code.
     pub(crate) fn send(&mut self, direction: Direction, packet: &[u8], came_in_by: u32) -> i32 {
-        let mut context = [0_u8; 192];
-        context[36..40].copy_from_slice(&came_in_by.to_ne_bytes());
-        context[40..44].copy_from_slice(&IFINDEX.to_ne_bytes());
+        let context = context(came_in_by);
         let options = TestRunOptions {
             data_in: Some(packet),
             ctx_in: Some(&context),
@@ -246,14 +253,14 @@ impl Lab {
     /// What waits in the rings.
     pub(crate) fn drain(&mut self) -> Records {
         let mut records = Records::default();
-        while self.rings.drain(|bytes| records.take(bytes)) > 0 {}
+        while self.rings().drain(|bytes| records.take(bytes)) > 0 {}
         records
     }
 
     /// What the table of drops has to tell at a time (`CLOCK_MONOTONIC`, ns).
     pub(crate) fn sweep_drops(&mut self, now: u64) -> Vec<Event> {
         let mut records = Records::default();
-        self.rings.sweep_drops(now, |bytes| records.take(bytes));
+        self.rings().sweep_drops(now, |bytes| records.take(bytes));
         records.events
     }
 
@@ -264,7 +271,12 @@ impl Lab {
 
     /// Where the programs tell.
     pub(crate) fn rings(&mut self) -> &mut RingMaps {
-        &mut self.rings
+        self.rings.as_mut().expect("somebody else reads them")
+    }
+
+    /// The same for somebody who reads while packets are sent.
+    pub(crate) fn take_rings(&mut self) -> RingMaps {
+        self.rings.take().expect("somebody else reads them")
     }
 
     /// Runs a packet that must pass without a trace: established.

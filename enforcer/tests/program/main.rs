@@ -12,6 +12,7 @@ mod lab;
 mod outlets;
 mod packets;
 mod parsing;
+mod rate;
 mod records;
 mod senders;
 mod service_map;
