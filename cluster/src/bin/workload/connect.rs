@@ -13,7 +13,10 @@ use std::{
 
 use serde_json::json;
 
-use crate::arguments::{ConnectOptions, Outcome, Protocol};
+use crate::{
+    arguments::{ConnectOptions, Outcome, Protocol},
+    say,
+};
 
 /// Tries that were answered.
 static OK: AtomicU64 = AtomicU64::new(0);
@@ -67,7 +70,7 @@ fn try_again_and_again(options: &ConnectOptions, client: u32, begun: Instant) {
 pub(crate) fn summarise() {
     let (ok, failed) = (OK.load(Ordering::Relaxed), FAILED.load(Ordering::Relaxed));
     let slowest = Duration::from_micros(SLOWEST.load(Ordering::Relaxed)).as_secs_f64() * 1000.0;
-    println!("{}", json!({"summary": true, "ok": ok, "failed": failed, "max_ms": slowest}));
+    say::line(&json!({"summary": true, "ok": ok, "failed": failed, "max_ms": slowest}).to_string());
 }
 
 /// A connection that is kept.
@@ -111,7 +114,7 @@ fn attempt(options: &ConnectOptions, held: &mut Option<Held>, first: bool) {
     }
     // Standard output is a line at a time: every line is written when it is known.
     if !expected {
-        println!("{line}");
+        say::line(&line.to_string());
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod arguments;
 mod connect;
+mod say;
 mod serve;
 
 use std::{

@@ -10,7 +10,7 @@ use std::{
     thread,
 };
 
-use crate::arguments::ServeOptions;
+use crate::{arguments::ServeOptions, say};
 
 /// Starts a thread a port and protocol.
 pub(crate) fn start(options: &ServeOptions) -> io::Result<()> {
@@ -29,7 +29,7 @@ pub(crate) fn start(options: &ServeOptions) -> io::Result<()> {
         thread::spawn(move || echo_datagrams(&socket, &udp_name));
     }
     let ports: Vec<String> = options.ports.iter().map(ToString::to_string).collect();
-    println!("{name} serves {}", ports.join(", "));
+    say::line(&format!("{name} serves {}", ports.join(", ")));
     Ok(())
 }
 
