@@ -283,6 +283,8 @@ pub struct Connection {
     /// Where it leads, for messages.
     pub name: String,
     seen: Seen,
+    /// Over TLS, whether we have shown a certificate.
+    tls: Option<bool>,
     hint: &'static str,
     request_timeout: Duration,
 }
@@ -309,7 +311,11 @@ impl Connection {
                 What::Failed(error) => {
                     ServerError::Tls { address, reason: tls::of_io(&error, &self.name) }
                 }
-                What::Strange => ServerError::Protocol { address, hint: self.hint },
+                What::Silence if self.tls.is_some() => {
+                    let shown = self.tls == Some(true);
+                    ServerError::Tls { address, reason: TlsError::HungUp { shown } }
+                }
+                What::Strange | What::Silence => ServerError::Protocol { address, hint: self.hint },
                 What::Http2 => ServerError::Ended { address, reason },
             },
         }
@@ -329,6 +335,8 @@ pub async fn connect(args: &ServerArgs) -> Result<Connection, ServerError> {
         .ok_or_else(|| ServerError::Timeout { address: name.clone(), timeout: args.timeout })??;
     let seen = Seen::default();
     let hint = args.tls_hint();
+    let over_tls = matches!(&address, Address::Tcp { tls, .. } if *tls || args.tls.wanted());
+    let shows = over_tls.then_some(args.tls.tls_client_cert_file.is_some());
     // One connection for one command: when it has ended, so has the answer.
     let stream = Arc::new(Mutex::new(Some(Watched::new(stream, seen.clone()))));
     let connector = tower::service_fn(move |_: Uri| {
@@ -343,9 +351,22 @@ pub async fn connect(args: &ServerArgs) -> Result<Connection, ServerError> {
     match endpoint.connect_with_connector(connector).await {
         Ok(channel) => {
             let request_timeout = args.request_timeout;
-            Ok(Connection { channel, name, seen, hint, request_timeout })
+            Ok(Connection { channel, name, seen, tls: shows, hint, request_timeout })
         }
-        Err(_) => Err(ServerError::Protocol { address: name, hint }),
+        Err(_) => Err(match seen.what() {
+            // A server may say as late as here that it wants a certificate, or another one.
+            What::Failed(error) => {
+                let reason = tls::of_io(&error, &name);
+                ServerError::Tls { address: name, reason }
+            }
+            What::Silence if shows.is_some() => {
+                let shown = shows == Some(true);
+                ServerError::Tls { address: name, reason: TlsError::HungUp { shown } }
+            }
+            What::Silence | What::Strange | What::Http2 => {
+                ServerError::Protocol { address: name, hint }
+            }
+        }),
     }
 }
 

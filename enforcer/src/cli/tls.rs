@@ -104,12 +104,30 @@ pub enum TlsError {
     /// The server does not accept ours.
     #[error("the server does not accept our certificate ({0}); see --tls-client-cert-file")]
     ClientRefused(&'static str),
+    /// The server hung up on us, and what it said of it did not come through.
+    #[error(
+        "the server hung up after TLS was agreed, most likely because {}; see --tls-client-cert-file",
+        probably(*shown)
+    )]
+    HungUp {
+        /// We have shown a certificate.
+        shown: bool,
+    },
     /// The server speaks something else.
     #[error("the server does not speak TLS; leave --tls out, or tls:// in its address")]
     NoTls,
     /// Something else.
     #[error("TLS failed: {0}")]
     Other(String),
+}
+
+/// Why a server hangs up right after the handshake.
+const fn probably(shown: bool) -> &'static str {
+    if shown {
+        "it does not accept our certificate"
+    } else {
+        "it wants a certificate of the client's"
+    }
 }
 
 impl TlsArgs {

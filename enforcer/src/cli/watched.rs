@@ -30,8 +30,10 @@ struct Inner {
 pub(super) enum What {
     /// HTTP/2.
     Http2,
-    /// Something else, or nothing.
+    /// Something else.
     Strange,
+    /// Nothing.
+    Silence,
     /// An error of what is below HTTP/2, which is TLS.
     Failed(io::Error),
 }
@@ -48,6 +50,7 @@ impl Seen {
         match (inner.failed.take().filter(tls), inner.head.get(TYPE)) {
             (Some(error), _) => What::Failed(error),
             (None, Some(&SETTINGS)) => What::Http2,
+            (None, _) if inner.head.is_empty() => What::Silence,
             (None, _) => What::Strange,
         }
     }
