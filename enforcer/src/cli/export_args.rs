@@ -35,6 +35,9 @@ pub struct ExportArgs {
         value_parser = clap::value_parser!(u32).range(0..=36_500)
     )]
     pub export_max_age: u32,
+    /// Compress files that were put aside, with gzip
+    #[arg(long, env = "ENFORCER_EXPORT_COMPRESS")]
+    pub export_compress: bool,
     /// Only flows that match one of these: FlowFilter in JSON, as in
     /// {"source_pod":["shop/"],"verdict":["DROPPED"]}
     #[arg(long, value_name = "JSON", env = "ENFORCER_EXPORT_ALLOW", value_parser = filter)]
@@ -61,6 +64,7 @@ impl ExportArgs {
             bytes: u64::from(self.export_max_size) << 20,
             backups: self.export_max_backups,
             age: (self.export_max_age > 0).then(|| days(self.export_max_age)),
+            compress: self.export_compress,
         };
         let to_stdout = path.as_os_str() == "-";
         Some(ExportConfig {
@@ -103,13 +107,15 @@ mod tests {
             "--export-max-size=2",
             "--export-max-backups=3",
             "--export-max-age=1",
+            "--export-compress",
             r#"--export-allow={"verdict":["DROPPED"]}"#,
             r#"--export-allow={"source_pod":["shop/"]}"#,
             r#"--export-deny={"destination_port":["53"]}"#,
             "--export-field-mask=time,source.pod_name",
         ]);
         let config = config.unwrap().unwrap();
-        let keep = Keep { bytes: 2 << 20, backups: 3, age: Some(Duration::from_secs(24 * 3600)) };
+        let age = Some(Duration::from_secs(24 * 3600));
+        let keep = Keep { bytes: 2 << 20, backups: 3, age, compress: true };
         assert_eq!(config.target, Target::File("/f.log".into(), keep));
         assert_eq!((config.allow.len(), config.deny.len(), config.field_mask.len()), (2, 1, 2));
     }

@@ -47,6 +47,7 @@ const TAKEN: [(&str, &str); 20] = [
     ("flowMetrics={flow,tcp:sourceContext=pod}", "\"--flow-metrics=flow tcp:sourceContext=pod\"\n"),
     ("insights.portScan=5/10", "--insight-port-scan=5/10\n"),
     ("export.file=/var/log/x/flows.log", "path: /var/log/x\n"),
+    ("export.file=-,export.compress=true", "- --export-compress\n"),
     (
         "export.file=-,export.deny[0].verdict[0]=DROPPED",
         "--export-deny={\\\"verdict\\\":[\\\"DROPPED\\\"]}\"\n",

@@ -4,6 +4,7 @@
 //! holds up nobody. What cannot be written stays in the ring and is tried again; what was
 //! overwritten there by then is told as a line `lost_events` and counted.
 
+mod compress;
 mod file;
 #[cfg(test)]
 mod tests;

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::*;
 use crate::flow::event::tests::{allowed, denied, flow};
 
-const KEEP: Keep = Keep { bytes: 1 << 20, backups: 2, age: None };
+const KEEP: Keep = Keep { bytes: 1 << 20, backups: 2, age: None, compress: false };
 
 fn config(path: &Path) -> ExportConfig {
     let target = Target::File(path.to_owned(), KEEP);
