@@ -1,5 +1,6 @@
-//! What one flow costs from the kernel's record to the ring of flows: decoded, named, kept. Time of
-//! the thread's own on its processor, so that others on the machine count little.
+//! What one flow costs from the kernel's record to the ring of flows: decoded, named, kept, and as
+//! the agent does it, with the metrics and insights that are made of each. Time of the thread's own
+//! on its processor, so that others on the machine count little.
 
 use std::{
     fs,
@@ -8,7 +9,7 @@ use std::{
     panic::resume_unwind,
     sync::{Arc, atomic::Ordering},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use enforcer::{
@@ -19,10 +20,16 @@ use enforcer::{
     dataplane::monotonic,
     flow::{
         decode::decode,
-        reading::{Exhausted, Reading, Records, Renamed, Turn},
+        event::Flow,
+        reading::{Exhausted, Onlooker, Reading, Records, Renamed, Turn},
         ring::FlowRing,
     },
-    policy::{compile, rule::Isolating},
+    insight::{InsightConfig, Insights},
+    metrics::{Metrics, flows::FlowMetricsConfig},
+    policy::{
+        compile,
+        rule::{Isolating, PortScope, Scope},
+    },
 };
 use enforcer_common::{
     abi::{Addr, Direction, EVENT_TRANSLATED, Event, event_kind, lane, rule},
@@ -71,7 +78,7 @@ pub(crate) fn run(size: Size) -> Result<Vec<Row>, BenchError> {
 }
 
 fn measure(size: Size) -> Result<Vec<Row>, AnyError> {
-    let mut samples = [const { Samples::new() }; 4];
+    let mut samples = [const { Samples::new() }; 6];
     let verdicts = images((0..RECORDS).map(verdict));
     // First: what was freed before would be used again unseen.
     let memory = memory(&verdicts)?;
@@ -79,6 +86,8 @@ fn measure(size: Size) -> Result<Vec<Row>, AnyError> {
     let mut reading = named();
     let mut service_reading = named();
     let mut real = named();
+    let mut seen = seen(named());
+    let mut seen_real = self::seen(named());
     let mut programs = program::Bench::new()?;
     programs.open()?;
     // What setting up has told.
@@ -92,8 +101,13 @@ fn measure(size: Size) -> Result<Vec<Row>, AnyError> {
             of_each(RECORDS, || turns(&mut reading, &mut Prepared::new(&verdicts)))?,
             of_each(RECORDS, || turns(&mut service_reading, &mut Prepared::new(&services)))?,
             {
-                programs.send_new(round, IN_KERNEL)?;
+                programs.send_new(2 * round, IN_KERNEL)?;
                 of_each(IN_KERNEL, || turns(&mut real, programs.rings()))?
+            },
+            of_each(RECORDS, || turns(&mut seen, &mut Prepared::new(&verdicts)))?,
+            {
+                programs.send_new(2 * round + 1, IN_KERNEL)?;
+                of_each(IN_KERNEL, || turns(&mut seen_real, programs.rings()))?
             },
         ];
         // The first round warms up, and fills the ring of flows.
@@ -107,6 +121,8 @@ fn measure(size: Size) -> Result<Vec<Row>, AnyError> {
         ("decoded, named and kept", goal),
         ("the same, to Services: two records a flow", goal),
         ("the same from the kernel's ring", goal),
+        ("decoded, named, counted, looked at and kept", goal),
+        ("the same from the kernel's ring", goal),
     ];
     let rows = names.into_iter().zip(&samples);
     let mut rows: Vec<_> =
@@ -114,6 +130,23 @@ fn measure(size: Size) -> Result<Vec<Row>, AnyError> {
     let limit = Some(("the limit of 64 MiB", 64.0));
     rows.push(Row::new("65,535 flows kept, in MiB", "MiB", &Samples::of(memory), limit));
     Ok(rows)
+}
+
+/// The agent's onlookers: its metrics and its insights, both as they are by default.
+fn seen(reading: Reading) -> Reading {
+    #[derive(Debug)]
+    struct Looking(Insights);
+
+    impl Onlooker for Looking {
+        fn look(&mut self, flow: &Flow) {
+            self.0.look(flow, &mut |insight| drop(std::hint::black_box(insight)));
+        }
+    }
+
+    let config = InsightConfig::default();
+    let (_metrics, counting) =
+        Metrics::with_flows(Instant::now(), &FlowMetricsConfig::default(), "w1", config.learning);
+    reading.seen_by(counting).seen_by(Looking(Insights::new(config)))
 }
 
 /// By how much the process grows while the ring of flows fills, MiB.
@@ -241,7 +274,7 @@ fn named() -> Reading {
         changes.push(NameChange::Address(IpAddr::V4(pod_address(number)), Arc::clone(&pod)));
         if number < LOCAL {
             let isolating = [isolating.clone(), isolating.clone()];
-            changes.push(NameChange::Endpoint(number + 1, pod, isolating));
+            changes.push(NameChange::Endpoint(number + 1, "veth".into(), pod, isolating));
         }
     }
     for number in 0..50 {
@@ -250,6 +283,7 @@ fn named() -> Reading {
             policy: key(&format!("policy-{number}")),
             direction: Direction::Ingress,
             index: number,
+            scope: Scope { peers: true, ports: PortScope::Listed([false; 3]) },
         };
         changes.push(NameChange::Rule(rule::FIRST_DYNAMIC + number, Arc::new(identity)));
     }

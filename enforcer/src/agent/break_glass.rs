@@ -86,6 +86,11 @@ impl BreakGlass {
         })
     }
 
+    /// Wall clock less the clock of events is this by now.
+    pub(super) fn note_wall_offset(&mut self, offset: Duration) {
+        self.wall_offset = offset;
+    }
+
     fn wall(&self, until: u64) -> String {
         let time = self.wall_offset.saturating_add(Duration::from_nanos(until));
         rfc3339::timestamp(i64::try_from(time.as_nanos()).unwrap_or(i64::MAX))

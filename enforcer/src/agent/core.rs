@@ -460,6 +460,12 @@ impl Core {
         }
     }
 
+    /// Wall clock less the clock of events is this by now.
+    pub(super) fn note_wall_offset(&mut self, offset: Duration) {
+        self.wall_offset = offset;
+        self.break_glass.note_wall_offset(offset);
+    }
+
     /// Ages flows and checks that the programs are where they were put.
     pub(super) fn maintain(&mut self) {
         let swept = self.kernel.sweep();

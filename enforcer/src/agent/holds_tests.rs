@@ -21,7 +21,12 @@ use crate::{
             testing::{Namespace, block_on, ifindex, sh},
         },
     },
-    flow::{nodes::Nodes, reading::Reading, ring::FlowRing, thread::FlowsThread},
+    flow::{
+        nodes::Nodes,
+        reading::Reading,
+        ring::FlowRing,
+        thread::{Clocks, FlowsThread},
+    },
     gate::Network,
     source::{Source, manifests::ManifestSource},
 };
@@ -91,11 +96,12 @@ async fn agent(dir: &Path) -> (Core, Discovery) {
     })
     .unwrap();
     let reading = Reading::new(FlowRing::new(16), Duration::ZERO);
+    let clocks = Clocks { events: dataplane::monotonic, wall_offset: || Duration::ZERO };
     let mut core = Core::new(Parts {
         kernel,
         source: Source::Manifests(Box::new(ManifestSource::new(dir.join("manifests")).unwrap())),
         cni: Some(CniCache::new(&dir.join("cni"))),
-        flows: FlowsThread::start(reading, rings, dataplane::monotonic).unwrap(),
+        flows: FlowsThread::start(reading, rings, clocks).unwrap(),
         nodes: Nodes::default(),
         wall_offset: Duration::ZERO,
         node: None,

@@ -5,6 +5,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
+use prometheus_client::metrics::counter::Counter;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -34,6 +35,7 @@ pub(super) fn start(
     flows: FlowRing,
     events: EventRing,
     nodes: watch::Receiver<PeerNodes>,
+    lost_by_clients: Counter,
 ) -> Observing {
     let tcp = args.hubble.listen();
     let lost_in_kernel = Arc::new(AtomicU64::new(0));
@@ -44,6 +46,7 @@ pub(super) fn start(
         events,
         nodes,
         lost_in_kernel: Arc::clone(&lost_in_kernel),
+        lost_by_clients,
     };
     let server = server::start(config, observed).map_err(|error| {
         let problem = error_chain(&error);

@@ -41,7 +41,12 @@ use crate::{
         netlink::{Discovery, NetlinkError},
     },
     error_chain,
-    flow::{nodes::Nodes, reading::Reading, ring::FlowRing, thread::FlowsThread},
+    flow::{
+        nodes::Nodes,
+        reading::Reading,
+        ring::FlowRing,
+        thread::{Clocks, FlowsThread},
+    },
     hubble::{
         export::{Export, ExportError},
         origin::Origin,
@@ -238,9 +243,12 @@ async fn serve(
     }
     let (kernel, rings) = Kernel::open_prepared(&config, prepared)?;
     info!(mode = ?kernel.mode(), adopted = kernel.found().len(), "the kernel has taken our programs");
-    let wall_offset = wall_offset();
-    let reading = Reading::new(flows.clone(), wall_offset).seen_by(counting).seen_by(noticing);
-    let reading = FlowsThread::start(reading, rings, dataplane::monotonic)
+    let reading = Reading::new(flows.clone(), wall_offset())
+        .waiting_for_names()
+        .seen_by(counting)
+        .seen_by(noticing);
+    let clocks = Clocks { events: dataplane::monotonic, wall_offset };
+    let reading = FlowsThread::start(reading, rings, clocks)
         .map_err(|source| AgentError::System { operation: "start the flows' thread", source })?;
     let mut core = Core::new(Parts {
         kernel,
@@ -248,7 +256,7 @@ async fn serve(
         cni: args.cni_cache_dir().map(CniCache::new),
         flows: reading,
         nodes: Nodes::default(),
-        wall_offset,
+        wall_offset: wall_offset(),
         node: args.manifests.is_none().then(|| node.as_str().into()),
         start: args.start,
         dns: ClusterDns {
@@ -267,7 +275,14 @@ async fn serve(
         Export::start(config, origin, flows.clone(), metrics.export.clone())
     });
     let export = export.transpose()?;
-    let observing = observer::start(args, &node, flows, core.events(), core.nodes());
+    let observing = observer::start(
+        args,
+        &node,
+        flows,
+        core.events(),
+        core.nodes(),
+        metrics.lost_by_clients.clone(),
+    );
     core.begin(found, told)?;
 
     core.gate = gate.as_ref().map(OpenGate::status);
@@ -417,6 +432,7 @@ async fn own(
                 beside.announcing.look(core, tokio::time::Instant::now());
             }
             _ = maintain.tick() => {
+                core.note_wall_offset(wall_offset());
                 core.maintain();
                 beside.rivals.look(core, Instant::now()).await;
                 lost_before = tell_losses(core, lost_before);

@@ -110,7 +110,7 @@ impl Told {
     pub(super) fn names(&mut self, names: &[NameChange], failure: Option<&str>) {
         for name in names {
             match name {
-                NameChange::Endpoint(ifindex, pod, _) => {
+                NameChange::Endpoint(ifindex, _, pod, _) => {
                     let change = EndpointChange { ifindex: *ifindex, pod: Arc::clone(pod) };
                     let before = self.endpoints.insert(*ifindex, Arc::clone(pod));
                     let is_same = before.is_some_and(|before| before.key == pod.key);
@@ -184,7 +184,7 @@ mod tests {
     fn endpoints_come_change_and_go() {
         let mut told = Told::default();
         let isolating = <[Isolating; 2]>::default;
-        let set = |name| NameChange::Endpoint(5, pod("shop", name), isolating());
+        let set = |name| NameChange::Endpoint(5, "veth5".into(), pod("shop", name), isolating());
         told.names(&[set("web")], None);
         told.names(&[set("web")], None);
         told.names(&[set("db")], Some("map is full"));

@@ -41,7 +41,7 @@ pub(super) fn compose(policies: &[Arc<Policy>], with: &mut Composition<'_>) -> C
                     Peers::Any => None,
                     Peers::Of(peers) => Some(with.peers(peers)),
                 };
-                let id = with.rules.intern(&policy.key, direction, rule.index);
+                let id = with.rules.intern(&policy.key, direction, rule);
                 rules.push(TableRule { rule: id, action: rule.action, peers, ports });
             }
         }

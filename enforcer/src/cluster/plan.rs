@@ -107,8 +107,9 @@ pub enum NameChange {
     Rule(RuleId, Arc<RuleIdentity>),
     /// A rule number is out of use (events on their way may still carry it).
     RuleGone(RuleId),
-    /// An interface is this pod's, isolated by these policies (ingress, egress).
-    Endpoint(u32, Arc<PodIdentity>, [Isolating; 2]),
+    /// The interface of this index and name is this pod's, isolated by these policies (ingress,
+    /// egress).
+    Endpoint(u32, Arc<str>, Arc<PodIdentity>, [Isolating; 2]),
     /// An interface is gone.
     EndpointGone(u32),
     /// An address is this node's.
@@ -151,4 +152,6 @@ pub struct RuleIdentity {
     pub direction: enforcer_common::abi::Direction,
     /// Place in `spec.ingress` or `spec.egress`, from 0.
     pub index: u32,
+    /// What it asks for.
+    pub scope: crate::policy::rule::Scope,
 }

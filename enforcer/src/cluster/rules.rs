@@ -11,7 +11,7 @@ use enforcer_common::abi::{Direction, RuleId, rule::FIRST_DYNAMIC};
 use siphasher::sip::SipHasher24;
 
 use super::{event::ObjectKey, plan::RuleIdentity};
-use crate::policy::rule::KIND;
+use crate::policy::rule::{KIND, Rule, Scope};
 
 /// Bits of a rule number.
 const RULE_BITS: u32 = 28;
@@ -23,6 +23,7 @@ type Key = (ObjectKey, Direction, u32);
 #[derive(Debug)]
 struct Entry {
     key: Key,
+    scope: Scope,
     /// Tables that have the rule.
     tables: usize,
 }
@@ -42,18 +43,26 @@ impl Rules {
         &mut self,
         policy: &ObjectKey,
         direction: Direction,
-        index: u32,
+        rule: &Rule,
     ) -> RuleId {
-        let key = (policy.clone(), direction, index);
-        if let Some(id) = self.ids.get(&key) {
-            return *id;
+        let key = (policy.clone(), direction, rule.index);
+        let scope = rule.scope();
+        if let Some(&id) = self.ids.get(&key) {
+            // The same place in the policy may ask for something else by now.
+            if let Some(entry) = self.entries.get_mut(&id)
+                && entry.scope != scope
+            {
+                entry.scope = scope;
+                self.added.push(id);
+            }
+            return id;
         }
         let mut id = hash(&key);
         while self.entries.contains_key(&id) {
             id = if u64::from(id) + 1 < 1 << RULE_BITS { id + 1 } else { FIRST_DYNAMIC };
         }
         self.ids.insert(key.clone(), id);
-        self.entries.insert(id, Entry { key, tables: 0 });
+        self.entries.insert(id, Entry { key, scope, tables: 0 });
         self.added.push(id);
         id
     }
@@ -80,13 +89,15 @@ impl Rules {
         !self.released.is_empty()
     }
 
-    /// Rules that came into use since the last call.
+    /// Rules that came into use, or ask for something else, since the last call.
     pub(super) fn take_added(&mut self) -> Vec<(RuleId, Arc<RuleIdentity>)> {
         std::mem::take(&mut self.added)
             .into_iter()
             .filter_map(|id| {
-                let (policy, direction, index) = self.entries.get(&id)?.key.clone();
-                Some((id, Arc::new(RuleIdentity { kind: KIND, policy, direction, index })))
+                let Entry { key, scope, .. } = self.entries.get(&id)?;
+                let (policy, direction, index) = key.clone();
+                let scope = *scope;
+                Some((id, Arc::new(RuleIdentity { kind: KIND, policy, direction, index, scope })))
             })
             .collect()
     }
@@ -123,21 +134,40 @@ fn hash((policy, direction, index): &Key) -> RuleId {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::rule::{Action, Peers, Ports};
 
     fn key(name: &str) -> ObjectKey {
         ObjectKey { namespace: "ns".into(), name: name.into() }
     }
 
+    /// A rule in this place that allows everything.
+    fn rule(index: u32) -> Rule {
+        Rule { index, action: Action::Allow, peers: Peers::Any, ports: Ports::Any }
+    }
+
+    #[test]
+    fn a_rule_that_asks_for_something_else_keeps_its_number_and_is_told_anew() {
+        let mut rules = Rules::default();
+        let id = rules.intern(&key("p"), Direction::Ingress, &rule(0));
+        assert!(!rules.take_added()[0].1.scope.peers);
+        assert_eq!(rules.intern(&key("p"), Direction::Ingress, &rule(0)), id);
+        assert!(rules.take_added().is_empty());
+        let narrower = Rule { peers: Peers::Of(Vec::new()), ..rule(0) };
+        assert_eq!(rules.intern(&key("p"), Direction::Ingress, &narrower), id);
+        let told = rules.take_added();
+        assert_eq!((told.len(), told[0].0, told[0].1.scope.peers), (1, id, true));
+    }
+
     #[test]
     fn numbers_are_stable_and_distinct() {
         let (mut a, mut b) = (Rules::default(), Rules::default());
-        let first = a.intern(&key("p"), Direction::Ingress, 0);
-        b.intern(&key("q"), Direction::Egress, 3);
-        assert_eq!(first, b.intern(&key("p"), Direction::Ingress, 0));
+        let first = a.intern(&key("p"), Direction::Ingress, &rule(0));
+        b.intern(&key("q"), Direction::Egress, &rule(3));
+        assert_eq!(first, b.intern(&key("p"), Direction::Ingress, &rule(0)));
         let others = [
-            a.intern(&key("p"), Direction::Egress, 0),
-            a.intern(&key("p"), Direction::Ingress, 1),
-            a.intern(&key("q"), Direction::Ingress, 0),
+            a.intern(&key("p"), Direction::Egress, &rule(0)),
+            a.intern(&key("p"), Direction::Ingress, &rule(1)),
+            a.intern(&key("q"), Direction::Ingress, &rule(0)),
         ];
         assert!(!others.contains(&first));
         assert!((FIRST_DYNAMIC..1 << RULE_BITS).contains(&first));
@@ -148,14 +178,14 @@ mod tests {
         let mut rules = Rules::default();
         let wanted = hash(&(key("p"), Direction::Ingress, 0));
         let other = (key("other"), Direction::Ingress, 0);
-        rules.entries.insert(wanted, Entry { key: other, tables: 1 });
-        assert_eq!(rules.intern(&key("p"), Direction::Ingress, 0), wanted + 1);
+        rules.entries.insert(wanted, Entry { key: other, scope: rule(0).scope(), tables: 1 });
+        assert_eq!(rules.intern(&key("p"), Direction::Ingress, &rule(0)), wanted + 1);
     }
 
     #[test]
     fn a_number_goes_with_the_last_table() {
         let mut rules = Rules::default();
-        let id = rules.intern(&key("p"), Direction::Ingress, 0);
+        let id = rules.intern(&key("p"), Direction::Ingress, &rule(0));
         assert_eq!(rules.take_added()[0].1.policy, key("p"));
         rules.hold(id);
         rules.hold(id);

@@ -159,14 +159,16 @@ impl Index {
             let name = Arc::clone(&entry.interface.name);
             let starting = matches!(entry.binding, Binding::Starting { .. });
             let installed = Installed { name, addresses, table, audit, starting };
+            let interface = Arc::clone(&installed.name);
             let old = entry.installed.replace(installed.clone());
             let altered = old.as_ref() != Some(&installed);
+            let renamed = old.as_ref().is_some_and(|old| old.name != interface);
             if let Some(named) = named
-                && !entry.named.as_ref().is_some_and(|old| same_name(old, &named))
+                && (renamed || !entry.named.as_ref().is_some_and(|old| same_name(old, &named)))
             {
                 let isolating = named.isolating.clone();
                 let identity = Arc::new(identity(&named.pod, &named.namespace_labels));
-                plan.names.push(NameChange::Endpoint(ifindex, identity, isolating));
+                plan.names.push(NameChange::Endpoint(ifindex, interface, identity, isolating));
                 entry.named = Some(named);
             }
             let old = old.map(|old| old.table);

@@ -29,6 +29,8 @@ const MOST_GONE: usize = 4096;
 /// Whose interface it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointIdentity {
+    /// The interface's name.
+    pub interface: Arc<str>,
     /// The pod.
     pub pod: Arc<PodIdentity>,
     /// The policies that isolate it (ingress, egress).
@@ -64,9 +66,10 @@ impl Directory {
             NameChange::AddressGone(address) => self.addresses.gone(address.to_canonical(), now),
             NameChange::Rule(id, rule) => self.rules.set(*id, Arc::clone(rule)),
             NameChange::RuleGone(id) => self.rules.gone(*id, now),
-            NameChange::Endpoint(ifindex, pod, isolating) => {
-                let isolating = isolating.clone();
-                self.endpoints.set(*ifindex, EndpointIdentity { pod: Arc::clone(pod), isolating });
+            NameChange::Endpoint(ifindex, interface, pod, isolating) => {
+                let (interface, isolating) = (Arc::clone(interface), isolating.clone());
+                self.endpoints
+                    .set(*ifindex, EndpointIdentity { interface, pod: Arc::clone(pod), isolating });
             }
             NameChange::EndpointGone(ifindex) => self.endpoints.gone(*ifindex, now),
             NameChange::Node(address, name) => self.nodes.set(*address, Arc::clone(name)),
@@ -252,7 +255,7 @@ mod tests {
         let rule = crate::flow::event::tests::rule("n", "p", 3);
         d.apply(&NameChange::Rule(16, Arc::clone(&rule)), now);
         let isolating = [isolating("n", &["p"]), Isolating::default()];
-        d.apply(&NameChange::Endpoint(7, pod("n", "a"), isolating), now);
+        d.apply(&NameChange::Endpoint(7, "veth7".into(), pod("n", "a"), isolating), now);
         assert_eq!(d.rule(16), Some(&rule));
         assert_eq!(d.endpoint(7).map(|e| e.isolating[0].iter().len()), Some(1));
         d.apply(&NameChange::RuleGone(16), now);

@@ -70,6 +70,8 @@ pub struct Flow {
     pub service: Option<Arc<ObjectKey>>,
     /// What decided.
     pub decided_by: DecidedBy,
+    /// The name of the host-side interface, if that is a pod's.
+    pub interface: Option<Arc<str>>,
 }
 
 /// Gives a flow its names. `wall_offset` is wall clock less `CLOCK_MONOTONIC`.
@@ -106,7 +108,18 @@ pub fn enrich(told: Told, directory: &Directory, wall_offset: Duration) -> Flow 
         Some(Place::Service(key)) => Some(key),
         _ => None,
     };
-    Flow { raw, time, source, destination, source_place, destination_place, service, decided_by }
+    let interface = endpoint.map(|endpoint| Arc::clone(&endpoint.interface));
+    Flow {
+        raw,
+        time,
+        source,
+        destination,
+        source_place,
+        destination_place,
+        service,
+        decided_by,
+        interface,
+    }
 }
 
 /// Direction of the connection as seen from the pod: a reply goes against it.
@@ -147,7 +160,10 @@ pub(crate) mod tests {
     use crate::{
         cluster::plan::NameChange,
         flow::decode::{decode, tests::image},
-        policy::{compile, rule::Policy},
+        policy::{
+            compile,
+            rule::{Policy, PortScope, Scope},
+        },
     };
 
     pub(crate) fn key(namespace: &str, name: &str) -> ObjectKey {
@@ -185,6 +201,7 @@ pub(crate) mod tests {
             policy: key(namespace, policy),
             direction: Direction::Ingress,
             index,
+            scope: Scope { peers: true, ports: PortScope::Listed([false; 3]) },
         })
     }
 
@@ -196,8 +213,11 @@ pub(crate) mod tests {
         let isolating = [isolating("shop", &["deny", "zone"]), isolating("shop", &["out"])];
         d.apply(&NameChange::Address([10, 0, 0, 1].into(), pod("shop", "web-1")), now);
         d.apply(&NameChange::Address([10, 0, 0, 2].into(), pod("shop", "db-0")), now);
-        d.apply(&NameChange::Endpoint(5, pod("shop", "web-1"), isolating.clone()), now);
-        d.apply(&NameChange::Endpoint(6, pod("shop", "db-0"), isolating), now);
+        d.apply(
+            &NameChange::Endpoint(5, "veth5".into(), pod("shop", "web-1"), isolating.clone()),
+            now,
+        );
+        d.apply(&NameChange::Endpoint(6, "veth6".into(), pod("shop", "db-0"), isolating), now);
         d.apply(&NameChange::Rule(16, rule("shop", "db-in", 1)), now);
         d.apply(&NameChange::Node([10, 0, 0, 7].into(), "w2".into()), now);
         d.apply(&NameChange::Service([10, 0, 0, 8].into(), key("shop", "front").into()), now);

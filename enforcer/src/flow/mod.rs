@@ -12,6 +12,7 @@
 pub mod decode;
 pub mod directory;
 pub mod event;
+pub mod matched;
 pub mod names;
 pub mod nodes;
 pub mod pending;

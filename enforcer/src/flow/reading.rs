@@ -5,7 +5,8 @@
 //! was sent, before the plan that makes it true was written, and counts for events from then on.
 //! Records are read first and changes taken in afterwards, so the names of an event that only the
 //! plan made possible are always there. Of what a turn could not read to its end nothing later is
-//! told before the rest: the two rings come out as one, in the order of time.
+//! told before the rest: the two rings come out as one, in the order of time. What an agent finds at
+//! its start, from before it knew any names, waits for the first ones.
 
 use std::{
     collections::VecDeque,
@@ -30,6 +31,10 @@ use crate::cluster::plan::NameChange;
 
 /// How many records may wait for older ones of the other lane, or for their time.
 const MOST_HELD: usize = 65_536;
+
+/// How long records wait for the first names, ns: an agent that has no plan by then has no API
+/// server, and no saved state.
+const PATIENCE: u64 = 5_000_000_000;
 
 /// For each lane whether nothing was left unread.
 pub type Exhausted = [bool; lane::COUNT as usize];
@@ -101,6 +106,7 @@ pub struct Reading {
     told: Vec<Arc<Flow>>,
     ring: FlowRing,
     wall_offset: Duration,
+    start: Start,
     counts: Arc<Counts>,
     onlookers: Vec<Box<dyn Onlooker>>,
 }
@@ -117,9 +123,18 @@ impl Reading {
             told: Vec::new(),
             ring,
             wall_offset,
+            start: Start::Named,
             counts: Arc::default(),
             onlookers: Vec::new(),
         }
+    }
+
+    /// The same, with records that wait for the first names, which count for all of them: an agent
+    /// reads what the one before it has left, and what comes until its own first plan.
+    #[must_use]
+    pub fn waiting_for_names(mut self) -> Self {
+        self.start = Start::Nameless { since: None };
+        self
     }
 
     /// The same with somebody who looks at each flow before it is kept.
@@ -129,6 +144,15 @@ impl Reading {
         self
     }
 
+    /// Wall clock less the clock of events is this by now: for a clock that was set, or drifts.
+    /// What is below a millisecond is the noise of reading two clocks, and would put flows out of
+    /// order.
+    pub fn note_wall_offset(&mut self, offset: Duration) {
+        if offset.abs_diff(self.wall_offset) >= Duration::from_millis(1) {
+            self.wall_offset = offset;
+        }
+    }
+
     /// What was read so far.
     #[must_use]
     pub fn counts(&self) -> &Arc<Counts> {
@@ -136,7 +160,11 @@ impl Reading {
     }
 
     /// Takes a change of names in.
-    pub fn rename(&mut self, renamed: Renamed) {
+    pub fn rename(&mut self, mut renamed: Renamed) {
+        if matches!(self.start, Start::Nameless { .. }) {
+            renamed.at = 0;
+            self.start = Start::Named;
+        }
         self.renamed.push_back(renamed);
     }
 
@@ -149,12 +177,13 @@ impl Reading {
         renamed: impl FnMut() -> Option<Renamed>,
     ) -> Turn {
         let (read, complete) = self.read(records, now);
-        self.renamed.extend(std::iter::from_fn(renamed));
+        std::iter::from_fn(renamed).for_each(|renamed| self.rename(renamed));
         let (until, turn) = match complete {
             Complete::All if read == 0 && self.records.is_empty() => (now, Turn::Idle),
             Complete::All => (now, Turn::Done),
             Complete::Until(until) => (until, Turn::More),
         };
+        let until = if self.is_nameless(now) { 0 } else { until };
         let until = if self.records.len() < MOST_HELD { until } else { u64::MAX };
         self.tell(until);
         // Only now: the verdict may have been among the records.
@@ -169,6 +198,16 @@ impl Reading {
         let _complete = self.read(records, now);
         self.tell(u64::MAX);
         self.keep();
+    }
+
+    /// Whether the first names are still to come, and worth waiting for.
+    fn is_nameless(&mut self, now: u64) -> bool {
+        let Start::Nameless { since } = &mut self.start else { return false };
+        let since = *since.get_or_insert(now);
+        if now.saturating_sub(since) >= PATIENCE {
+            self.start = Start::Named;
+        }
+        self.start != Start::Named
     }
 
     fn read(&mut self, records: &mut impl Records, now: u64) -> (usize, Complete) {
@@ -259,6 +298,15 @@ impl Reading {
         waiting.store(self.to_services.waiting() as u64, Relaxed);
         held.store(self.records.len() as u64, Relaxed);
     }
+}
+
+/// Whether there were names already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Start {
+    /// Not yet; since the first look.
+    Nameless { since: Option<u64> },
+    /// There were, or nobody waits for them any more.
+    Named,
 }
 
 /// Up to when all records are read.

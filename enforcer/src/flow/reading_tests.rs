@@ -92,6 +92,32 @@ fn each_event_has_the_names_of_its_time() {
     assert_eq!(reading.turn(&mut rings, 31, || None), Turn::Idle);
 }
 
+#[test]
+fn what_an_agent_finds_waits_for_its_first_names_but_not_for_ever() {
+    let (mut rings, ring) = (Rings::new(100, 100), FlowRing::new(100));
+    let mut reading = Reading::new(ring.clone(), Duration::ZERO).waiting_for_names();
+    rings.put(lane::VERDICT, at(5));
+    assert_eq!(reading.turn(&mut rings, 10, || None), Turn::Done);
+    rings.put(lane::VERDICT, at(15));
+    let mut renamed = vec![called(40, "b"), called(20, "a")];
+    assert_eq!((reading.turn(&mut rings, 20, || None), ring.next()), (Turn::Done, 0));
+    assert_eq!(reading.counts().held.load(Relaxed), 2);
+    // The first ones say what had been so before; those after them count from their time on.
+    rings.put(lane::VERDICT, at(45));
+    assert_eq!(reading.turn(&mut rings, 50, || renamed.pop()), Turn::Done);
+    let name = |name: &str| Some(name.to_owned());
+    assert_eq!(all(&ring), [(5, name("a")), (15, name("a")), (45, name("b"))]);
+
+    let (mut rings, ring) = (Rings::new(100, 100), FlowRing::new(100));
+    let mut reading = Reading::new(ring.clone(), Duration::ZERO).waiting_for_names();
+    rings.put(lane::VERDICT, at(5));
+    reading.turn(&mut rings, 10, || None);
+    reading.turn(&mut rings, 9 + PATIENCE, || None);
+    assert_eq!(ring.next(), 0);
+    reading.turn(&mut rings, 10 + PATIENCE, || None);
+    assert_eq!(all(&ring), [(5, None)]);
+}
+
 /// A plan that comes into force while the rings are read: its names, then an event that it made
 /// possible.
 struct Meanwhile<'a>(&'a RefCell<Vec<Renamed>>);

@@ -22,6 +22,15 @@ const BUSY: Duration = Duration::from_millis(4);
 /// The same after some looks that found nothing: each doubles the time until here.
 const QUIET: Duration = Duration::from_millis(16);
 
+/// Where the thread has the time from.
+#[derive(Clone, Copy, Debug)]
+pub struct Clocks {
+    /// The clock of events (`CLOCK_MONOTONIC`, ns).
+    pub events: fn() -> u64,
+    /// Wall clock less the clock of events.
+    pub wall_offset: fn() -> Duration,
+}
+
 /// A handle to the thread. It ends, after one more look, when this is dropped.
 #[derive(Debug)]
 pub struct FlowsThread {
@@ -32,20 +41,21 @@ pub struct FlowsThread {
 }
 
 impl FlowsThread {
-    /// Starts reading. `clock` is the clock of events (`CLOCK_MONOTONIC`, ns).
+    /// Starts reading.
     ///
     /// # Errors
     /// If the system has no thread to give.
     pub fn start(
         reading: Reading,
         records: impl Records + Send + 'static,
-        clock: fn() -> u64,
+        clocks: Clocks,
     ) -> io::Result<Self> {
         let counts = Arc::clone(reading.counts());
         let (names, renamed) = mpsc::channel();
         let thread = thread::Builder::new()
             .name("flows".to_owned())
-            .spawn(move || read(reading, records, &renamed, clock))?;
+            .spawn(move || read(reading, records, &renamed, clocks))?;
+        let clock = clocks.events;
         Ok(Self { names: Some(names), thread: Some(thread), counts, clock })
     }
 
@@ -90,11 +100,13 @@ fn read(
     mut reading: Reading,
     mut records: impl Records,
     renamed: &Receiver<Renamed>,
-    clock: fn() -> u64,
+    clocks: Clocks,
 ) {
+    let clock = clocks.events;
     let mut pause = BUSY;
     loop {
         let mut ending = false;
+        reading.note_wall_offset((clocks.wall_offset)());
         let turn = reading.turn(&mut records, clock(), || match renamed.try_recv() {
             Ok(renamed) => Some(renamed),
             Err(TryRecvError::Empty) => None,
@@ -146,6 +158,8 @@ mod tests {
         CLOCK.fetch_add(1, Relaxed)
     }
 
+    const TICKING: Clocks = Clocks { events: tick, wall_offset: || Duration::ZERO };
+
     /// Records that a test puts in.
     #[derive(Clone, Debug, Default)]
     struct Shared(Arc<Mutex<Vec<Vec<u8>>>>);
@@ -177,7 +191,7 @@ mod tests {
     fn an_event_never_comes_before_its_names_and_the_end_leaves_nothing_unread() {
         let (ring, records) = (FlowRing::new(4096), Shared::default());
         let reading = Reading::new(ring.clone(), Duration::ZERO);
-        let thread = FlowsThread::start(reading, records.clone(), tick).unwrap();
+        let thread = FlowsThread::start(reading, records.clone(), TICKING).unwrap();
         let rounds = 300;
         for round in 0..rounds {
             // The names first, then what makes the event possible.
@@ -197,12 +211,33 @@ mod tests {
         }
     }
 
+    /// A clock that is set dates the flows of later rightly, not those that were told.
+    #[test]
+    fn a_wall_clock_that_is_set_does_not_misdate_flows_for_ever() {
+        static OFFSET: AtomicU64 = AtomicU64::new(0);
+        let (ring, records) = (FlowRing::new(16), Shared::default());
+        let offset = || Duration::from_secs(OFFSET.load(Relaxed));
+        let clocks = Clocks { wall_offset: offset, ..TICKING };
+        let reading = Reading::new(ring.clone(), Duration::ZERO);
+        let thread = FlowsThread::start(reading, records.clone(), clocks).unwrap();
+        for (flows, seconds) in [(1, 0_i64), (2, 3600), (3, 60)] {
+            OFFSET.store(seconds.cast_unsigned(), Relaxed);
+            // More than the longest pause between two looks.
+            thread::sleep(10 * QUIET);
+            records.put(allowed());
+            wait(&ring, flows);
+            let flow = ring.read(flows - 1, 1).kept.remove(0);
+            assert_eq!(flow.time / 1_000_000_000, seconds);
+        }
+        drop(thread);
+    }
+
     /// The best of some rounds: a machine that has other things to do delays any thread.
     #[test]
     fn a_flow_is_seen_within_50_ms_of_its_packet() {
         let (ring, records) = (FlowRing::new(4096), Shared::default());
         let reading = Reading::new(ring.clone(), Duration::ZERO);
-        let thread = FlowsThread::start(reading, records.clone(), tick).unwrap();
+        let thread = FlowsThread::start(reading, records.clone(), TICKING).unwrap();
         let round = || {
             let mut took: Vec<Duration> = (0..100)
                 .map(|n| {

@@ -109,7 +109,7 @@ mod tests {
         let now = Instant::now();
         directory.apply(&NameChange::Address([10, 0, 0, 1].into(), web), now);
         directory.apply(&NameChange::Address([10, 0, 0, 2].into(), Arc::clone(&own)), now);
-        directory.apply(&NameChange::Endpoint(6, own, isolating), now);
+        directory.apply(&NameChange::Endpoint(6, "veth6".into(), own, isolating), now);
         let raw = decode(&image(event)).unwrap();
         let service = service.map(|last| [10, 0, 0, last].into());
         let flow = enrich(Told { raw, service }, &directory, Duration::ZERO);

@@ -1,9 +1,9 @@
 //! Whom a workload has been in contact with before.
 
-use std::{
-    collections::{HashMap, HashSet, VecDeque},
-    hash::Hash,
-};
+use std::{collections::VecDeque, hash::Hash};
+
+// Asked for each flow; what can be in it is bounded, so nobody gains by collisions.
+use foldhash::{HashMap, HashSet};
 
 /// Workloads whose contacts are kept; the one that came first gives way.
 const MOST_WORKLOADS: usize = 4096;
@@ -31,7 +31,7 @@ struct Known<C> {
 
 impl<W, C> Default for Contacts<W, C> {
     fn default() -> Self {
-        Self { known: HashMap::new(), order: VecDeque::new() }
+        Self { known: HashMap::default(), order: VecDeque::new() }
     }
 }
 
@@ -48,7 +48,7 @@ impl<W: Hash + Eq + Clone, C: Hash + Eq> Contacts<W, C> {
                 }
                 self.order.push_back(workload.clone());
                 self.known.entry(workload).or_insert_with(|| Known {
-                    contacts: HashSet::new(),
+                    contacts: HashSet::default(),
                     period_began: now,
                     new_in_period: 0,
                 })

@@ -1,9 +1,9 @@
 //! How many different things one source has touched within a time.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    hash::Hash,
-};
+use std::{collections::VecDeque, hash::Hash};
+
+// Asked for each flow; what can be in it is bounded, so nobody gains by collisions.
+use foldhash::HashMap;
 
 use super::config::Rate;
 
@@ -36,7 +36,7 @@ impl<S: Hash + Eq + Clone, T: PartialEq> Spreads<S, T> {
     /// Nothing seen.
     pub(super) fn new(rate: Rate) -> Self {
         let window = i64::try_from(rate.within.as_nanos()).unwrap_or(i64::MAX);
-        Self { rate, window, sources: HashMap::new(), order: VecDeque::new(), count: 0 }
+        Self { rate, window, sources: HashMap::default(), order: VecDeque::new(), count: 0 }
     }
 
     /// Notes that `source` touched `thing`. Returns how many different ones it were within the

@@ -47,16 +47,22 @@ impl Collector for StartGaps {
 
 /// Hubble's view of what was lost: in the kernel's rings and before slow readers.
 #[derive(Debug)]
-pub(super) struct LostEvents(pub(super) Arc<Mutex<Option<Snapshot>>>, pub(super) Counter);
+pub(super) struct LostEvents {
+    /// What the kernel has lost.
+    pub(super) answer: Arc<Mutex<Option<Snapshot>>>,
+    /// What was overwritten before its readers came to it: the export, and clients.
+    pub(super) overwritten: [Counter; 2],
+}
 
 impl Collector for LostEvents {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let answer = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let answer = self.answer.lock().unwrap_or_else(PoisonError::into_inner);
         let kernel = answer.as_ref().map(|Snapshot { kernel, .. }| {
             let lost = kernel.lost_verdict_events.saturating_add(kernel.lost_trace_events);
-            ([("source", "PERF_EVENT_RING_BUFFER")], lost)
+            ([("source", "perf_event_ring_buffer")], lost)
         });
-        let readers = ([("source", "HUBBLE_RING_BUFFER")], self.1.get());
+        let overwritten = self.overwritten.iter().map(Counter::get).sum();
+        let readers = ([("source", "hubble_ring_buffer")], overwritten);
         let help = "Events that were lost, by where";
         counters(&mut encoder, "lost_events", help, kernel.into_iter().chain([readers]))
     }

@@ -122,6 +122,8 @@ pub struct Metrics {
     pub insights: Insights,
     /// The export of flows to a file.
     pub export: ExportCounts,
+    /// Flows that were overwritten before the clients that wanted them came to them.
+    pub lost_by_clients: Counter,
     /// Whether the agent lives and is ready.
     pub health: Arc<Health>,
     registry: Arc<Registry>,
@@ -157,6 +159,7 @@ impl Metrics {
             unprotected_starts: Counter::default(),
             insights: Insights::new(),
             export: ExportCounts::default(),
+            lost_by_clients: Counter::default(),
             health: Arc::new(Health::new(now)),
             registry: Arc::default(),
             hubbles: Arc::default(),
@@ -166,8 +169,9 @@ impl Metrics {
         let mut hubbles = Registry::with_prefix("hubble");
         let registries = (&mut ours, &mut hubbles);
         let flows = FlowMetrics::register(config, node, learning, registries);
-        let (answer, lost) = (Arc::clone(&metrics.answer), metrics.export.lost.clone());
-        hubbles.register_collector(Box::new(LostEvents(answer, lost)));
+        let answer = Arc::clone(&metrics.answer);
+        let overwritten = [metrics.export.lost.clone(), metrics.lost_by_clients.clone()];
+        hubbles.register_collector(Box::new(LostEvents { answer, overwritten }));
         (Self { registry: Arc::new(ours), hubbles: Arc::new(hubbles), ..metrics }, flows)
     }
 
@@ -284,7 +288,8 @@ pub(crate) mod tests {
         metrics.start_gap.link.observe(Duration::from_micros(150));
         metrics.unprotected_starts.inc();
         metrics.insights.count(insight::Kind::PortScan);
-        metrics.export.lost.inc_by(9);
+        metrics.export.lost.inc_by(5);
+        metrics.lost_by_clients.inc_by(4);
         let lines = lines(&metrics, Some(snapshot()));
         for (series, expected) in [
             ("enforcer_policy_propagation_seconds_bucket{le=\"0.002\"}", "0"),
@@ -310,8 +315,8 @@ pub(crate) mod tests {
             ("enforcer_map_pressure_ratio{map=\"PEERS\"}", "0.25"),
             ("enforcer_lost_events_total{lane=\"verdict\"}", "3"),
             ("enforcer_lost_events_total{lane=\"trace\"}", "4"),
-            ("hubble_lost_events_total{source=\"PERF_EVENT_RING_BUFFER\"}", "7"),
-            ("hubble_lost_events_total{source=\"HUBBLE_RING_BUFFER\"}", "9"),
+            ("hubble_lost_events_total{source=\"perf_event_ring_buffer\"}", "7"),
+            ("hubble_lost_events_total{source=\"hubble_ring_buffer\"}", "9"),
             ("enforcer_insights_total{kind=\"PortScan\"}", "1"),
             ("enforcer_insights_total{kind=\"MetadataAccess\"}", "0"),
             ("enforcer_untold_events_total{lane=\"verdict\"}", "5"),

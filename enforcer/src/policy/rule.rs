@@ -66,6 +66,43 @@ pub struct Rule {
     pub ports: Ports,
 }
 
+/// What a rule asks of a packet beside its direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scope {
+    /// It names peers.
+    pub peers: bool,
+    /// What it says of protocols and ports.
+    pub ports: PortScope,
+}
+
+/// What a rule says of protocols and ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PortScope {
+    /// Nothing.
+    Any,
+    /// It lists some; by [`Protocol`] whether all ports of it are among them.
+    Listed([bool; 3]),
+}
+
+impl Rule {
+    /// What it asks for.
+    #[must_use]
+    pub fn scope(&self) -> Scope {
+        let peers = self.peers != Peers::Any;
+        let ports = match &self.ports {
+            Ports::Any => PortScope::Any,
+            Ports::Of(ports) => {
+                let mut whole = [false; 3];
+                for one in ports.iter().filter(|one| one.port == Port::Range(0, u16::MAX)) {
+                    whole[one.protocol as usize] = true;
+                }
+                PortScope::Listed(whole)
+            }
+        };
+        Scope { peers, ports }
+    }
+}
+
 /// The policies that isolate a pod in one direction, by name, as of one moment. Clones share them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Isolating(Arc<[Arc<Policy>]>);

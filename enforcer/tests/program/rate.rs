@@ -18,7 +18,7 @@ use enforcer::{
         event::{Flow, Verdict},
         reading::{Onlooker, Reading},
         ring::FlowRing,
-        thread::FlowsThread,
+        thread::{Clocks, FlowsThread},
     },
 };
 use enforcer_common::{
@@ -190,7 +190,8 @@ fn round() -> f64 {
     let ring = FlowRing::new(65_535);
     let reading = Reading::new(ring.clone(), Duration::ZERO).seen_by(counting.clone());
     let records = Arc::clone(reading.counts());
-    let flows = FlowsThread::start(reading, lab.take_rings(), monotonic).unwrap();
+    let clocks = Clocks { events: monotonic, wall_offset: || Duration::ZERO };
+    let flows = FlowsThread::start(reading, lab.take_rings(), clocks).unwrap();
     let took = send(&mut lab);
     let [rate, by_processor] =
         [took.clock, took.processor].map(|took| f64::from(FLOWS) / took.as_secs_f64());
@@ -211,8 +212,8 @@ fn round() -> f64 {
     assert_eq!(told.traces + lost_traces, u64::from(FLOWS), "told and lost");
     assert_eq!(told.others, 0);
     // By lane, and every record is kept.
-    let [verdicts, traces] = [lane::VERDICT, lane::TRACE]
-        .map(|lane| records.records[lane as usize].load(Relaxed));
+    let [verdicts, traces] =
+        [lane::VERDICT, lane::TRACE].map(|lane| records.records[lane as usize].load(Relaxed));
     assert_eq!(traces, told.traces);
     assert!(verdicts >= told.allowed + told.denied.len() as u64, "{verdicts}");
     assert_eq!(ring.next(), verdicts + traces);

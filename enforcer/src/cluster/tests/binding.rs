@@ -111,8 +111,10 @@ fn a_relabelled_pod_changes_its_policy() {
     apply_pod(&mut index, pod("a/p", "app=x", "10.0.0.1"));
     let plan = index.take_plan();
     assert!(plan.endpoints_set[0].rejudge && plan.endpoints_set[0].isolated == [true, false]);
-    assert!(plan.names.iter().any(|name| matches!(name, NameChange::Endpoint(7, pod, isolating)
-        if pod.labels == ["app=x"] && isolating[0].iter().eq([&key("a", "deny")]))));
+    assert!(
+        plan.names.iter().any(|name| matches!(name, NameChange::Endpoint(7, _, pod, isolating)
+        if pod.labels == ["app=x"] && isolating[0].iter().eq([&key("a", "deny")])))
+    );
 }
 
 #[test]

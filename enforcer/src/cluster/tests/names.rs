@@ -36,7 +36,7 @@ fn told(index: &mut Index) -> (Option<Arc<PodIdentity>>, Option<Named>) {
     for change in drain(index).into_iter().flat_map(|plan| plan.names) {
         match change {
             NameChange::Address(_, pod) => address = Some(pod),
-            NameChange::Endpoint(7, pod, [ingress, _]) => endpoint = Some((pod, ingress)),
+            NameChange::Endpoint(7, _, pod, [ingress, _]) => endpoint = Some((pod, ingress)),
             NameChange::Rule(..) | NameChange::RuleGone(_) => {}
             other => panic!("{other:?}"),
         }

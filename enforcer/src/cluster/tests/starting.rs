@@ -179,11 +179,9 @@ fn the_object_may_come_last() {
     index.apply(Event::SandboxFound(sandbox(&pod, "veth7", "10.0.0.1")));
     let plans = drain(&mut index);
     assert_eq!(of(&index, 7), Err(InterfaceState::Starting));
-    assert!(
-        plans.iter().flat_map(|plan| &plan.names).any(
-            |name| matches!(name, NameChange::Endpoint(7, who, _) if who.key == key("a", "p"))
-        )
-    );
+    assert!(plans.iter().flat_map(|plan| &plan.names).any(
+        |name| matches!(name, NameChange::Endpoint(7, _, who, _) if who.key == key("a", "p"))
+    ));
     // Another pod of that name is not the one.
     let mut other = pod.clone();
     other.uid = "another".into();

@@ -47,10 +47,7 @@ pub(super) fn summary(raw: &RawFlow) -> String {
     if let Some(ethertype) = raw.ethertype {
         return format!("frame type {ethertype:#06x}");
     }
-    let icmp = |v6: bool, name: &str| match names::icmp_type(v6, raw.src_port) {
-        Some(kind) => format!("{name} {kind}"),
-        None => format!("{name} type {} code {}", raw.src_port, raw.dst_port),
-    };
+    let icmp = |v6: bool, name: &str| format!("{name} {}", names::icmp(raw, v6));
     match raw.proto {
         _ if raw.src.is_none() => "not understood".to_owned(),
         proto::TCP => {

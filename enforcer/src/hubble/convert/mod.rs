@@ -5,7 +5,7 @@ mod identity;
 mod l4;
 mod uuid;
 
-use enforcer_common::{abi::Direction, reason::Reason};
+use enforcer_common::abi::Direction;
 use enforcer_hubble::{
     flow::{
         self as proto, CiliumEventType, Emitter, Endpoint, FlowType, Ip, IpVersion, LostEvent,
@@ -20,9 +20,10 @@ use super::origin::{EMITTER, Origin, VERSION};
 use crate::{
     cluster::event::{self, ObjectKey},
     flow::{
-        decode::{EventKind, RawFlow, ReasonCode},
+        decode::{EventKind, RawFlow},
         directory::Place,
         event::{DecidedBy, Flow, Verdict, connection_direction},
+        matched::Matched,
     },
 };
 
@@ -122,7 +123,7 @@ pub fn flow(flow: &Flow, origin: &Origin) -> proto::Flow {
         event_type: Some(event_type),
         traffic_direction: direction(raw).into(),
         policy_match_type: if event_type.r#type == TYPE_POLICY_VERDICT {
-            match_type(flow)
+            Matched::of(flow).number()
         } else {
             0
         },
@@ -132,7 +133,7 @@ pub fn flow(flow: &Flow, origin: &Origin) -> proto::Flow {
         is_reply,
         source_service: service(flow, Side::Source).map(named),
         destination_service: service(flow, Side::Destination).map(named),
-        interface: interface(raw),
+        interface: interface(flow),
         emitter: Some(Emitter { name: EMITTER.to_owned(), version: VERSION.to_owned() }),
         summary: l4::summary(raw),
         extensions: Some(Details::of(flow).to_any()),
@@ -211,20 +212,6 @@ pub fn direction(raw: &RawFlow) -> TrafficDirection {
     }
 }
 
-/// What of the packet the verdict was found by, by Cilium's numbers.
-fn match_type(flow: &Flow) -> u32 {
-    const NONE: u32 = 0;
-    const PEER: u32 = 1;
-    const PEER_AND_PORT: u32 = 2;
-    const ALL: u32 = 4;
-    match (&flow.decided_by, flow.raw.reason) {
-        (DecidedBy::Rule(_), _) => PEER_AND_PORT,
-        (_, ReasonCode::Known(Reason::NotIsolated | Reason::PassedUnparsed)) => ALL,
-        (_, ReasonCode::Known(Reason::FromNode | Reason::Hairpin)) => PEER,
-        _ => NONE,
-    }
-}
-
 fn is_ingress(raw: &RawFlow) -> bool {
     raw.direction == Some(Direction::Ingress)
 }
@@ -242,8 +229,10 @@ fn trace_reason(raw: &RawFlow) -> TraceReason {
 }
 
 /// The host-side interface.
-fn interface(raw: &RawFlow) -> Option<NetworkInterface> {
-    (raw.ifindex != 0).then(|| NetworkInterface { index: raw.ifindex, name: String::new() })
+fn interface(flow: &Flow) -> Option<NetworkInterface> {
+    let index = flow.raw.ifindex;
+    let name = flow.interface.as_deref().unwrap_or_default().to_owned();
+    (index != 0).then_some(NetworkInterface { index, name })
 }
 
 /// The Service at one end of the flow.

@@ -66,7 +66,7 @@ fn an_allowed_flow_has_hubbles_form() {
                 "traffic_direction": "INGRESS",
                 "policy_match_type": 2,
                 "is_reply": false,
-                "interface": {"index": 6},
+                "interface": {"index": 6, "name": "veth6"},
                 "ingress_allowed_by":
                     [{"name": "db-in", "namespace": "shop", "kind": "NetworkPolicy"}],
                 "emitter": {"name": "enforcer", "version": env!("CARGO_PKG_VERSION")},

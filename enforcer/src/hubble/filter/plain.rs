@@ -1,7 +1,7 @@
 //! Fields over the flow as a whole.
 
 use enforcer_hubble::flow::{
-    DropReason, FlowFilter, IpVersion, TcpFlags, TrafficDirection, Verdict,
+    DropReason, FlowFilter, IpVersion, NetworkInterface, TcpFlags, TrafficDirection, Verdict,
 };
 
 use super::{FilterError, One};
@@ -70,10 +70,12 @@ pub(super) fn add(one: &mut One, filter: &FlowFilter) -> Result<(), FilterError>
     one.add(&filter.uuid, move |flow| uuids.contains(&Uuid::of(flow)));
     let interfaces = filter.interface.clone();
     one.add(&filter.interface, move |flow| {
-        let index = flow.raw.ifindex;
-        // Names are not told: who asks for one gets none.
-        index != 0
-            && interfaces.iter().any(|i| (i.index == 0 || i.index == index) && i.name.is_empty())
+        let (index, name) = (flow.raw.ifindex, flow.interface.as_deref());
+        let is_it = |wanted: &NetworkInterface| {
+            (wanted.index == 0 || wanted.index == index)
+                && (wanted.name.is_empty() || Some(&*wanted.name) == name)
+        };
+        index != 0 && interfaces.iter().any(is_it)
     });
     // No flow is encrypted or traced, as far as it is told.
     let encrypted = filter.encrypted.contains(&false);

@@ -91,7 +91,11 @@ fn each_field_chooses() {
             r#"{"drop_reason_desc":["DROP_REASON_UNKNOWN"]}"#,
             r#"{"drop_reason_desc":["POLICY_DENIED"]}"#,
         ),
-        (r#"{"interface":[{"index":6}]}"#, r#"{"interface":[{"index":7},{"name":"veth6"}]}"#),
+        (
+            r#"{"interface":[{"index":6}]}"#,
+            r#"{"interface":[{"index":7},{"name":"veth5"},{"index":5,"name":"veth6"}]}"#,
+        ),
+        (r#"{"interface":[{"name":"veth6"}]}"#, r#"{"interface":[{"name":"veth"}]}"#),
         (r#"{"source_cluster_name":["default"]}"#, r#"{"source_cluster_name":["eu"]}"#),
         (r#"{"encrypted":[false]}"#, r#"{"encrypted":[true]}"#),
         (r#"{"node_labels":["!zone"]}"#, r#"{"node_labels":["zone"]}"#),

@@ -180,6 +180,7 @@ impl Stream<'_> {
         let batch = self.shared.observed.flows.read(from, most);
         if batch.lost > 0 {
             self.losses.note(LostEventSource::HubbleRingBuffer, batch.lost);
+            self.shared.observed.lost_by_clients.inc_by(batch.lost);
             self.tell_losses_if_due().await?;
         }
         for flow in &batch.kept {

@@ -25,6 +25,7 @@ use std::{
     time::{Instant, SystemTime},
 };
 
+use prometheus_client::metrics::counter::Counter;
 use tokio::sync::{oneshot, watch};
 
 pub use self::listen::ListenError;
@@ -70,6 +71,8 @@ pub struct Observed {
     pub nodes: watch::Receiver<PeerNodes>,
     /// Events that were lost between kernel and agent since the start, as far as that is known.
     pub lost_in_kernel: Arc<AtomicU64>,
+    /// Flows that were overwritten before their clients came to them.
+    pub lost_by_clients: Counter,
 }
 
 /// What tells the state of the server, for `enforcer status`.

@@ -140,7 +140,7 @@ pub struct MetricSpec {
     pub any_drop: bool,
     /// `flows-to-world` has a label `port`.
     pub port: bool,
-    /// `flows-to-world` counts of TCP only what opens a connection.
+    /// `flows-to-world` counts only what opens a TCP connection.
     pub syn_only: bool,
 }
 

@@ -10,6 +10,7 @@ use crate::{
     flow::{
         directory::Place,
         event::{Flow, connection_direction},
+        names::Icmp,
     },
 };
 
@@ -19,6 +20,7 @@ pub(super) enum Value {
     Word(&'static str),
     Number(u16),
     Ip(IpAddr),
+    Icmp(Icmp),
     Name(Arc<str>),
     Path(Arc<str>, Arc<str>),
 }
@@ -36,6 +38,7 @@ impl fmt::Display for Value {
             Self::Word(word) => f.write_str(word),
             Self::Number(number) => number.fmt(f),
             Self::Ip(address) => address.fmt(f),
+            Self::Icmp(message) => message.fmt(f),
             Self::Name(name) => f.write_str(name),
             Self::Path(namespace, name) => write!(f, "{namespace}/{name}"),
         }

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use enforcer_common::reason::Reason;
+use enforcer_common::{abi::Direction, reason::Reason};
 use enforcer_hubble::flow::DropReason;
 
 use super::{
@@ -12,8 +12,9 @@ use super::{
 use crate::{
     flow::{
         decode::{EventKind, RawFlow, ReasonCode},
-        event::{DecidedBy, Flow, Verdict, connection_direction},
-        names::{self, proto},
+        event::{Flow, Verdict, connection_direction},
+        matched::Matched,
+        names::{self, Icmp, proto},
     },
     insight::Contacts,
 };
@@ -23,6 +24,8 @@ const FIN: u8 = 1;
 const SYN: u8 = 2;
 const RST: u8 = 4;
 const ACK: u8 = 16;
+/// Hubble's number for what policy denies.
+const POLICY_DENIED: u32 = 133;
 
 /// Name and help of a metric.
 pub(super) const fn described(kind: MetricKind) -> (&'static str, &'static str) {
@@ -74,14 +77,16 @@ pub(super) fn rows(spec: &MetricSpec, flow: &Flow, count: &mut impl FnMut(&[Valu
             let reason = drop_reason(raw.reason.hubble_code());
             count(&[Value::Word(reason), protocol], 2);
         }
-        MetricKind::Policy if is_verdict(flow) => {
+        // Hubble leaves out the node itself, which may always.
+        MetricKind::Policy if is_verdict(flow) && !is_from_node(raw) => {
             let Some(direction) = connection_direction(raw) else { return };
             let action = match verdict {
                 Verdict::Forwarded => "forwarded",
                 Verdict::Dropped => "dropped",
                 Verdict::Audit => "audit",
             };
-            count(&[word(direction), matched(flow), action].map(Value::Word), 3);
+            let matched = Matched::of(flow).word();
+            count(&[word(direction), matched, action].map(Value::Word), 3);
         }
         MetricKind::Icmp => {
             let (family, v6) = match raw.proto {
@@ -89,9 +94,9 @@ pub(super) fn rows(spec: &MetricSpec, flow: &Flow, count: &mut impl FnMut(&[Valu
                 proto::ICMPV6 => ("IPv6", true),
                 _ => return,
             };
-            let name = names::icmp_type(v6, raw.src_port);
-            let name = name.map_or(Value::Number(raw.src_port & 0xff), Value::Word);
-            count(&[Value::Word(family), name], 2);
+            let message = names::icmp(raw, v6);
+            let closed = if matches!(message, Icmp::Named(_)) { 2 } else { 1 };
+            count(&[Value::Word(family), Value::Icmp(message)], closed);
         }
         MetricKind::Tcp if verdict == Verdict::Forwarded && raw.proto == proto::TCP => {
             let Some(family) = family(raw) else { return };
@@ -103,8 +108,8 @@ pub(super) fn rows(spec: &MetricSpec, flow: &Flow, count: &mut impl FnMut(&[Valu
             }
         }
         MetricKind::PortDistribution if verdict == Verdict::Forwarded && !raw.reply => {
-            if let Some(port) = port(raw) {
-                count(&[protocol, Value::Number(port)], 1);
+            if has_l4(raw) {
+                count(&[protocol, Value::Number(port(raw).unwrap_or(0))], 1);
             }
         }
         MetricKind::FlowsToWorld if to_world(spec, flow) => {
@@ -129,14 +134,21 @@ fn drop_reason(code: u32) -> &'static str {
 /// Hubble's words for a protocol.
 const fn protocol(raw: &RawFlow) -> &'static str {
     match raw.proto {
-        _ if raw.src.is_none() => "Unknown flow",
+        _ if raw.src.is_none() => "Unknown L4",
         proto::TCP => "TCP",
         proto::UDP => "UDP",
         proto::SCTP => "SCTP",
         proto::ICMP => "ICMPv4",
         proto::ICMPV6 => "ICMPv6",
-        _ => "Unknown flow",
+        _ => "Unknown L4",
     }
+}
+
+/// Whether the transport header is one that Hubble knows.
+const fn has_l4(raw: &RawFlow) -> bool {
+    let known =
+        matches!(raw.proto, proto::TCP | proto::UDP | proto::SCTP | proto::ICMP | proto::ICMPV6);
+    raw.src.is_some() && known
 }
 
 fn family(raw: &RawFlow) -> Option<&'static str> {
@@ -154,15 +166,12 @@ fn port(raw: &RawFlow) -> Option<u16> {
 fn kind(flow: &Flow) -> (&'static str, &'static str) {
     match flow.raw.kind {
         _ if flow.verdict() == Verdict::Audit => ("PolicyVerdict", ""),
-        EventKind::Trace
-            if flow.raw.direction == Some(enforcer_common::abi::Direction::Ingress) =>
-        {
-            ("Trace", "to-endpoint")
-        }
-        EventKind::Trace | EventKind::Close => ("Trace", "from-endpoint"),
+        EventKind::Trace | EventKind::Close => match flow.raw.direction {
+            Some(Direction::Ingress) => ("Trace", "to-endpoint"),
+            _ => ("Trace", "from-endpoint"),
+        },
         EventKind::Drop => ("Drop", ""),
-        EventKind::Verdict | EventKind::Pending => ("PolicyVerdict", ""),
-        EventKind::Unknown(_) => ("Unknown", ""),
+        EventKind::Verdict | EventKind::Pending | EventKind::Unknown(_) => ("PolicyVerdict", ""),
     }
 }
 
@@ -170,24 +179,18 @@ fn is_verdict(flow: &Flow) -> bool {
     kind(flow).0 == "PolicyVerdict"
 }
 
-/// By what of the packet the verdict was found, as Hubble writes it.
-fn matched(flow: &Flow) -> &'static str {
-    match (&flow.decided_by, flow.raw.reason) {
-        (DecidedBy::Rule(_), _) => "l3-l4",
-        (_, ReasonCode::Known(Reason::NotIsolated | Reason::PassedUnparsed)) => "all",
-        (_, ReasonCode::Known(Reason::FromNode | Reason::Hairpin)) => "l3-only",
-        _ => "none",
-    }
+fn is_from_node(raw: &RawFlow) -> bool {
+    raw.reason == ReasonCode::Known(Reason::FromNode)
 }
 
 fn to_world(spec: &MetricSpec, flow: &Flow) -> bool {
     let raw = &flow.raw;
     let counts = match flow.verdict() {
-        Verdict::Dropped => spec.any_drop || is_denied(flow),
-        Verdict::Forwarded | Verdict::Audit => true,
+        Verdict::Dropped => spec.any_drop || raw.reason.hubble_code() == POLICY_DENIED,
+        Verdict::Forwarded | Verdict::Audit => !raw.reply,
     };
-    let opens = raw.proto != proto::TCP || raw.tcp_flags & (SYN | ACK) == SYN;
-    counts && !raw.reply && (!spec.syn_only || opens) && is_world(flow, Side::Destination)
+    let opens = raw.proto == proto::TCP && raw.tcp_flags & SYN != 0 && !raw.reply;
+    counts && has_l4(raw) && (!spec.syn_only || opens) && is_world(flow, Side::Destination)
 }
 
 /// Whether policy denies it, though it may pass because the pod is only audited.

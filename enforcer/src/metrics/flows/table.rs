@@ -1,8 +1,10 @@
 //! A metric with labels whose values come from flows: found without a lock and without taking memory
 //! for series that are there, and never more series than there is room for.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
+// Asked for each flow several times; what can be in it is bounded, so nobody gains by collisions.
+use foldhash::HashMap;
 use prometheus_client::metrics::{counter::Counter, family::Family};
 
 use super::context::{Owner, Value};
@@ -41,7 +43,7 @@ impl<M: Clone> Table<M> {
         overflown: Counter,
         make: fn() -> M,
     ) -> Self {
-        let (series, shown) = (HashMap::new(), Family::new_with_constructor(make));
+        let (series, shown) = (HashMap::default(), Family::new_with_constructor(make));
         Self { names, series, shown, own: 0, most, overflown }
     }
 

@@ -81,13 +81,23 @@ fn each_metric_has_hubbles_labels() {
     for (config, events, expected) in [
         (
             "flow",
-            vec![allowed(), allowed(), denied(), spoofed(), answered(), icmp(8, false)],
+            vec![
+                allowed(),
+                allowed(),
+                denied(),
+                spoofed(),
+                answered(),
+                Event { kind: event_kind::CLOSE, ..answered() },
+                icmp(8, false),
+                Event { proto: 47, ..allowed() },
+            ],
             &[
                 r#"hubble_flows_processed_total{protocol="ICMPv4",type="PolicyVerdict",subtype="",verdict="FORWARDED"} 1"#,
                 r#"hubble_flows_processed_total{protocol="TCP",type="Drop",subtype="",verdict="DROPPED"} 1"#,
                 r#"hubble_flows_processed_total{protocol="TCP",type="PolicyVerdict",subtype="",verdict="DROPPED"} 1"#,
                 r#"hubble_flows_processed_total{protocol="TCP",type="PolicyVerdict",subtype="",verdict="FORWARDED"} 2"#,
-                r#"hubble_flows_processed_total{protocol="TCP",type="Trace",subtype="to-endpoint",verdict="FORWARDED"} 1"#,
+                r#"hubble_flows_processed_total{protocol="TCP",type="Trace",subtype="to-endpoint",verdict="FORWARDED"} 2"#,
+                r#"hubble_flows_processed_total{protocol="Unknown L4",type="PolicyVerdict",subtype="",verdict="FORWARDED"} 1"#,
             ][..],
         ),
         (
@@ -100,8 +110,17 @@ fn each_metric_has_hubbles_labels() {
         ),
         (
             "policy",
-            vec![allowed(), denied(), spoofed(), Event { flags: EVENT_AUDIT, ..denied() }],
+            vec![
+                allowed(),
+                denied(),
+                spoofed(),
+                Event { flags: EVENT_AUDIT, ..denied() },
+                Event { reason: Reason::NotIsolated as u8, rule: 0, ..allowed() },
+                // The node itself is left out.
+                Event { reason: Reason::FromNode as u8, rule: 0, ..allowed() },
+            ],
             &[
+                r#"hubble_policy_verdicts_total{direction="ingress",match="all",action="forwarded"} 1"#,
                 r#"hubble_policy_verdicts_total{direction="ingress",match="l3-l4",action="forwarded"} 1"#,
                 r#"hubble_policy_verdicts_total{direction="ingress",match="none",action="audit"} 1"#,
                 r#"hubble_policy_verdicts_total{direction="ingress",match="none",action="dropped"} 1"#,
@@ -109,9 +128,16 @@ fn each_metric_has_hubbles_labels() {
         ),
         (
             "icmp",
-            vec![icmp(8, false), icmp(0, true), icmp(77, false), allowed()],
+            vec![
+                icmp(8, false),
+                icmp(0, true),
+                icmp(77, false),
+                Event { dst_port: 3, ..icmp(3, false) },
+                allowed(),
+            ],
             &[
-                r#"hubble_icmp_total{family="IPv4",type="77"} 1"#,
+                r#"hubble_icmp_total{family="IPv4",type="77(0)"} 1"#,
+                r#"hubble_icmp_total{family="IPv4",type="DestinationUnreachable(Port)"} 1"#,
                 r#"hubble_icmp_total{family="IPv4",type="EchoReply"} 1"#,
                 r#"hubble_icmp_total{family="IPv4",type="EchoRequest"} 1"#,
             ],
@@ -129,7 +155,10 @@ fn each_metric_has_hubbles_labels() {
         (
             "port-distribution",
             vec![allowed(), denied(), answered(), icmp(8, false)],
-            &[r#"hubble_port_distribution_total{protocol="TCP",port="5432"} 1"#],
+            &[
+                r#"hubble_port_distribution_total{protocol="ICMPv4",port="0"} 1"#,
+                r#"hubble_port_distribution_total{protocol="TCP",port="5432"} 1"#,
+            ],
         ),
         (
             "flows-to-world",
@@ -138,6 +167,8 @@ fn each_metric_has_hubbles_labels() {
                 to_world(allowed()),
                 to_world(denied()),
                 to_world(spoofed()),
+                to_world(Event { proto: 47, ..allowed() }),
+                to_world(Event { flags: EVENT_REPLY, ..allowed() }),
                 answered(),
             ],
             &[
@@ -147,7 +178,11 @@ fn each_metric_has_hubbles_labels() {
         ),
         (
             "flows-to-world:any-drop;port;syn-only",
-            vec![to_world(Event { tcp_flags: 0x10, ..allowed() }), to_world(spoofed())],
+            vec![
+                to_world(Event { tcp_flags: 0x10, ..allowed() }),
+                to_world(Event { proto: 17, tcp_flags: 0, ..allowed() }),
+                to_world(spoofed()),
+            ],
             &[r#"hubble_flows_to_world_total{protocol="TCP",verdict="DROPPED",port="5432"} 1"#],
         ),
     ] {

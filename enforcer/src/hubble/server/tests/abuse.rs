@@ -87,6 +87,7 @@ async fn a_stalled_client_learns_what_it_missed_and_holds_up_nobody() {
     }
     assert_eq!(seen + lost, 61_000);
     assert!(lost > 0, "nothing was lost: the client did not stall");
+    assert_eq!(lab.lost_by_clients.get(), lost, "counted for metrics");
 }
 
 #[tokio::test]
@@ -134,6 +135,7 @@ async fn a_dead_servers_socket_is_replaced_and_a_live_ones_is_not() {
         events: EventRing::default(),
         nodes: lab.nodes.subscribe(),
         lost_in_kernel: Arc::default(),
+        lost_by_clients: Counter::default(),
     };
     let config = |socket: &PathBuf| Config { socket: socket.clone(), tcp: None };
     let error = start(config(&socket), observed()).unwrap_err().to_string();

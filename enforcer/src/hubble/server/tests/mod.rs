@@ -41,6 +41,7 @@ struct Lab {
     events: EventRing,
     nodes: watch::Sender<PeerNodes>,
     lost: Arc<AtomicU64>,
+    lost_by_clients: Counter,
     server: Option<Running>,
 }
 
@@ -54,16 +55,18 @@ impl Lab {
         let (nodes, told) = watch::channel(PeerNodes::from([]));
         let (flows, events) = (FlowRing::new(capacity), EventRing::default());
         let lost = Arc::new(AtomicU64::new(0));
+        let lost_by_clients = Counter::default();
         let observed = Observed {
             origin: Origin::new("default", "w1"),
             flows: flows.clone(),
             events: events.clone(),
             nodes: told,
             lost_in_kernel: Arc::clone(&lost),
+            lost_by_clients: lost_by_clients.clone(),
         };
         let config = Config { socket: dir.path().join(SOCKET_NAME), tcp };
         let server = Some(start(config, observed).unwrap());
-        Self { dir, flows, events, nodes, lost, server }
+        Self { dir, flows, events, nodes, lost, lost_by_clients, server }
     }
 
     fn socket(&self) -> PathBuf {

@@ -193,6 +193,7 @@ async fn a_port_that_is_taken_is_said() {
         events: EventRing::default(),
         nodes: watch::channel(PeerNodes::from([])).1,
         lost_in_kernel: Arc::default(),
+        lost_by_clients: Counter::default(),
     };
     let error = start(config, observed).unwrap_err().to_string();
     assert!(error.contains(&address.to_string()) && error.contains("free?"), "{error}");
