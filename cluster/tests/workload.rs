@@ -1,5 +1,4 @@
 //! The program of the test images, whose reader may go at any time.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     io::{BufRead as _, BufReader, Read as _},

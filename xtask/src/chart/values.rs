@@ -32,7 +32,7 @@ const REFUSED: [(&str, &str); 23] = [
 ];
 
 /// Values with a text that must then be there.
-const TAKEN: [(&str, &str); 20] = [
+const TAKEN: [(&str, &str); 21] = [
     ("enforcement=audit", "--enforcement=audit\n"),
     ("start=closed-except-dns", "--dns-service=kube-system/kube-dns\n"),
     ("conntrackEntries=1048576", "--conntrack-entries=1048576\n"),

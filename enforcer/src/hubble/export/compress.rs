@@ -163,7 +163,7 @@ mod tests {
         let zipped = with(&path, EXTENSION);
         let names: Vec<_> =
             fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
-        assert_eq!(names, [zipped.clone()]);
+        assert_eq!(names, std::slice::from_ref(&zipped));
         let data = fs::metadata(&zipped).unwrap();
         assert_eq!(data.modified().unwrap(), written);
         assert_eq!(data.permissions().mode() & 0o777, 0o600);

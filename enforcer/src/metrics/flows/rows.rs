@@ -107,10 +107,10 @@ pub(super) fn rows(spec: &MetricSpec, flow: &Flow, count: &mut impl FnMut(&[Valu
                 }
             }
         }
-        MetricKind::PortDistribution if verdict == Verdict::Forwarded && !raw.reply => {
-            if has_l4(raw) {
-                count(&[protocol, Value::Number(port(raw).unwrap_or(0))], 1);
-            }
+        MetricKind::PortDistribution
+            if verdict == Verdict::Forwarded && !raw.reply && has_l4(raw) =>
+        {
+            count(&[protocol, Value::Number(port(raw).unwrap_or(0))], 1);
         }
         MetricKind::FlowsToWorld if to_world(spec, flow) => {
             let verdict = Value::Word(verdict.name());
