@@ -6,7 +6,10 @@ use std::{
     sync::Arc,
 };
 
-use enforcer_common::abi::{ClassId, Interval, RowKey, Service, ServiceKey, TableId};
+use enforcer_common::{
+    abi::{ClassId, Direction, Interval, RowKey, Service, ServiceKey, TableId},
+    verdict::{port_key, search},
+};
 use ipnet::IpNet;
 
 use super::{index::Index, plan::EndpointPlan};
@@ -24,6 +27,37 @@ pub struct KernelState {
     pub services: BTreeMap<ServiceKey, Service>,
     /// Endpoints by host-side interface index; `rejudge` is false.
     pub endpoints: BTreeMap<u32, EndpointPlan>,
+}
+
+impl KernelState {
+    /// The class of an address, as the programs find it.
+    #[must_use]
+    pub fn class(&self, address: IpAddr) -> ClassId {
+        let known = self.peers.get(&address).copied();
+        known.unwrap_or_else(|| self.class_by_prefix(address))
+    }
+
+    /// The class of an address of which it is not known whose it is.
+    #[must_use]
+    pub fn class_by_prefix(&self, address: IpAddr) -> ClassId {
+        let prefixes = self.cidrs.iter().filter(|(prefix, _)| prefix.contains(&address));
+        let longest = prefixes.max_by_key(|(prefix, _)| prefix.prefix_len());
+        longest.map_or(0, |(_, class)| *class)
+    }
+
+    /// What a table says of a class, a protocol and a destination port.
+    #[must_use]
+    pub fn interval(
+        &self,
+        table: TableId,
+        direction: Direction,
+        class: ClassId,
+        (protocol, port): (u8, u16),
+    ) -> Option<&Interval> {
+        let key = RowKey { class, table, direction: direction as u32 };
+        let row = self.rows.get(&key).or_else(|| self.rows.get(&RowKey { class: 0, ..key }))?;
+        search(row, port_key(protocol, port))
+    }
 }
 
 impl Index {

@@ -2,10 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use enforcer_common::{
-    abi::{ACTION_ALLOW, Addr, ClassId, Direction, RowKey, Service, ServiceKey},
-    verdict::{port_key, search},
-};
+use enforcer_common::abi::{ACTION_ALLOW, Addr, ClassId, Direction, Service, ServiceKey};
 use ipnet::IpNet;
 
 use crate::cluster::{
@@ -23,20 +20,9 @@ pub(super) struct Probe {
     pub(super) port: u16,
 }
 
-/// The class of an address as the maps answer it.
-pub(super) fn class(state: &KernelState, address: IpAddr) -> ClassId {
-    if let Some(class) = state.peers.get(&address) {
-        return *class;
-    }
-    let longest = (0..=IpNet::from(address).max_prefix_len())
-        .rev()
-        .find_map(|length| state.cidrs.get(&IpNet::new(address, length).unwrap().trunc()).copied());
-    longest.unwrap_or(0)
-}
-
 /// Whether the maps let the probe pass, judged by this endpoint's word.
 pub(super) fn judge(state: &KernelState, endpoint: &EndpointPlan, probe: &Probe) -> bool {
-    let class = class(state, probe.other);
+    let class = state.class(probe.other);
     allows(state, endpoint, probe.direction, class, (probe.protocol, probe.port))
 }
 
@@ -50,9 +36,7 @@ fn allows(
     if !endpoint.isolated[direction as usize] {
         return true;
     }
-    let key = RowKey { class, table: endpoint.table, direction: direction as u32 };
-    let row = state.rows.get(&key).or_else(|| state.rows.get(&RowKey { class: 0, ..key }));
-    let found = row.and_then(|row| search(row, port_key(protocol, port)));
+    let found = state.interval(endpoint.table, direction, class, (protocol, port));
     found.is_some_and(|interval| interval.action == ACTION_ALLOW)
 }
 
@@ -67,7 +51,7 @@ pub(super) fn ask(
     let of = |class, port| allows(state, endpoint, Direction::Egress, class, (key.proto, port));
     let node = service.node.iter().take(service.node_count.into());
     let address = |addr: Addr| IpAddr::from(addr.octets()).to_canonical();
-    let node = node.map(|one| of(class(state, address(one.addr)), one.port)).collect();
+    let node = node.map(|one| of(state.class(address(one.addr)), one.port)).collect();
     let mut pairs = service.pairs.iter().take(service.pair_count.into());
     let others = service.pair_count == 0 || pairs.any(|pair| of(pair.class, pair.port));
     Some((node, others))

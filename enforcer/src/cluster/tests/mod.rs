@@ -3,9 +3,9 @@
 mod binding;
 mod enforcement;
 mod kernel;
-mod naive;
 mod names;
 mod random;
+mod reference;
 mod reuse;
 mod scale;
 mod scenarios;

@@ -15,8 +15,7 @@ use enforcer_common::{
 use proptest::{option, prelude::*, sample::select};
 
 use super::{
-    address, apply_pod, apply_policy, apply_veth, drain, index, kernel, key, namespace, pod,
-    policy,
+    address, apply_pod, apply_policy, apply_veth, drain, index, key, namespace, pod, policy,
     random::{OUTSIDE, POD_ADDRESSES},
 };
 use crate::cluster::{
@@ -168,8 +167,7 @@ fn entry(
     state: &KernelState,
 ) -> abi::Service {
     let (node, others): (Vec<_>, Vec<_>) = backends.iter().partition(|(ip, _)| own.contains(ip));
-    let pairs: BTreeSet<_> =
-        others.iter().map(|(ip, port)| (kernel::class(state, *ip), *port)).collect();
+    let pairs: BTreeSet<_> = others.iter().map(|(ip, port)| (state.class(*ip), *port)).collect();
     let mut entry = abi::Service { key, ..abi::Service::default() };
     if !pairs.is_empty() {
         entry.flags |= SVC_OTHERS;
@@ -283,7 +281,7 @@ pub(super) fn words(index: &Index, front_text: &str) -> Option<String> {
     let entry = state.services.get(&front(front_text))?;
     let name = |class| {
         let known = [("10.0.0.1", "a"), ("10.0.0.2", "b"), ("203.0.113.1", "net")];
-        let named = known.iter().find(|(at, _)| kernel::class(&state, address(at)) == class);
+        let named = known.iter().find(|(at, _)| state.class(address(at)) == class);
         if class == 0 { "0" } else { named.map_or("?", |(_, name)| name) }
     };
     let pairs = entry.pairs.iter().take(entry.pair_count.into());

@@ -13,8 +13,8 @@ use proptest::prelude::*;
 use super::{
     address,
     kernel::{self, Probe, Stage, judge, meaning, verdict},
-    naive::World,
     random::{self, NAMESPACES, OUTSIDE, POD_ADDRESSES, PODS},
+    reference::{self, World},
     services::{self, SERVICES, SLICES},
     veth,
 };
@@ -203,12 +203,15 @@ fn bound(index: &Index, ifindex: u32) -> Option<&Pod> {
 }
 
 fn check_against_the_api(index: &Index, state: &KernelState, world: &World, probes: &[Probe]) {
+    let cluster = world.reference();
     for probe in probes {
         let Probe { ifindex, direction, other, protocol, port } = *probe;
         let found = verdict(state, probe);
         match bound(index, ifindex) {
             Some(pod) => {
-                let expected = world.allows(pod, direction, other, protocol, port);
+                let subject = reference::pod(pod);
+                let expected =
+                    reference::allows(&cluster, &subject, direction, other, (protocol, port));
                 assert_eq!(found, Some(expected), "{probe:?} at {:?}\n{world:#?}", pod.key);
             }
             None => assert_ne!(found, Some(true), "{probe:?} passes an interface of no pod"),

@@ -1,0 +1,79 @@
+//! A cluster of these tests as the reference evaluator's objects.
+
+use std::net::IpAddr;
+
+use enforcer_common::abi;
+use enforcer_reference::{Cluster, Direction, Name, Packet};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+
+use crate::cluster::event::{Namespace, ObjectKey, Pod, Protocol};
+
+/// A cluster.
+#[derive(Clone, Debug, Default)]
+pub(super) struct World {
+    pub(super) pods: Vec<Pod>,
+    pub(super) namespaces: Vec<Namespace>,
+    pub(super) policies: Vec<NetworkPolicy>,
+}
+
+impl World {
+    /// The same for the reference.
+    pub(super) fn reference(&self) -> Cluster {
+        let namespace = |namespace: &Namespace| enforcer_reference::Namespace {
+            name: namespace.name.to_string(),
+            labels: namespace.labels.clone(),
+        };
+        Cluster {
+            namespaces: self.namespaces.iter().map(namespace).collect(),
+            pods: self.pods.iter().map(pod).collect(),
+            policies: self.policies.clone(),
+            ..Cluster::default()
+        }
+    }
+}
+
+fn name(key: &ObjectKey) -> Name {
+    Name::new(&key.namespace, &key.name)
+}
+
+/// A pod for the reference.
+pub(super) fn pod(pod: &Pod) -> enforcer_reference::Pod {
+    let port = |port: &crate::cluster::event::NamedPort| enforcer_reference::NamedPort {
+        name: port.name.to_string(),
+        protocol: match port.protocol {
+            Protocol::Tcp => enforcer_reference::Protocol::Tcp,
+            Protocol::Udp => enforcer_reference::Protocol::Udp,
+            Protocol::Sctp => enforcer_reference::Protocol::Sctp,
+        },
+        number: port.number,
+    };
+    enforcer_reference::Pod {
+        name: name(&pod.key),
+        uid: pod.uid.to_string(),
+        labels: pod.labels.clone(),
+        addresses: pod.addresses.clone(),
+        host_network: pod.host_network,
+        finished: pod.finished,
+        terminating: pod.terminating,
+        started: pod.started,
+        ports: pod.ports.iter().map(port).collect(),
+    }
+}
+
+/// Whether policy lets a pod and an address talk, in a direction as seen from the pod.
+pub(super) fn allows(
+    cluster: &Cluster,
+    subject: &enforcer_reference::Pod,
+    direction: abi::Direction,
+    other: IpAddr,
+    (protocol, port): (u8, u16),
+) -> bool {
+    // Policy looks at the other side only.
+    let (source, destination) = (other, other);
+    let direction = match direction {
+        abi::Direction::Ingress => Direction::Ingress,
+        abi::Direction::Egress => Direction::Egress,
+    };
+    let packet = Packet { direction, source, destination, protocol, port, by_node: false };
+    cluster.by_policy(subject, &packet).allows()
+}
