@@ -240,6 +240,14 @@ pub(crate) extern "C" fn known(skb: *mut __sk_buff, state: *const State, backend
     if expired(packet.proto, e, state.now) {
         return REOPEN;
     }
+    if !state.egress()
+        && e.flags & (CT_FROM_POD | CT_FROM_NODE) == 0
+        && from_node(Skb::new(skb), state)
+    {
+        // Somebody else's with the tuple that the node uses now, as one behind its address may have
+        // been: it must not be judged as theirs, and its answers neither.
+        return REOPEN;
+    }
     let revoked_to_service = e.flags & CT_REVOKED != 0 && e.service & CT_SERVICE != 0;
     let reopened = reopens(e.seen_origin, e.seen_reply, from_origin)
         // A connection that was stopped is over for the pod, too: it may get another backend.

@@ -4,6 +4,7 @@
 
 mod closings;
 mod connections;
+mod conntrack;
 mod flood;
 mod fragments;
 mod hostile;

@@ -1,0 +1,3 @@
+//! Conntrack: who owns an entry.
+
+mod node;
