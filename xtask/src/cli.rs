@@ -48,6 +48,9 @@ enum Task {
         /// The long runs: thousands of connections, ten updates, hundreds of starts.
         #[arg(long, requires = "cluster")]
         release: bool,
+        /// A million random probes in the kernel and long streams of updates, instead of few.
+        #[arg(long)]
+        exhaustive: bool,
     },
     /// Measure what a packet and a change cost, next to baselines in the same run; as root.
     Bench {
@@ -135,8 +138,8 @@ impl Task {
                 let _pins = Bpffs::ensure().map_err(DemoError::Lab)?;
                 demo::run(demo::Options { keep }, &daemon)?;
             }
-            Self::Test { cluster, release } => {
-                test::run(workspace, test::Options { cluster, release })?;
+            Self::Test { cluster, release, exhaustive } => {
+                test::run(workspace, test::Options { cluster, release, exhaustive })?;
             }
             Self::Bench { which } => bench::run(workspace, which)?,
             Self::Manifests => chart::write_manifests(workspace)?,

@@ -66,6 +66,11 @@ impl Node {
         Self { dir: Path::new(BPF_FS).join(name) }
     }
 
+    /// Folder for pins.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// Folder of the pins of links.
     pub(crate) fn links(&self) -> PathBuf {
         self.dir.join("v2/links")

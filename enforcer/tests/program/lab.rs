@@ -324,7 +324,7 @@ pub(crate) struct Records {
 }
 
 impl Records {
-    fn take(&mut self, bytes: &[u8]) {
+    pub(crate) fn take(&mut self, bytes: &[u8]) {
         if bytes.len() == size_of::<Closed>() {
             // SAFETY: the length is checked, and every bit pattern is one.
             let closed: Closed = unsafe { std::ptr::read_unaligned(bytes.as_ptr().cast()) };

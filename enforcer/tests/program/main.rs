@@ -13,6 +13,7 @@ mod lab;
 mod outlets;
 mod packets;
 mod parsing;
+mod proof;
 mod rate;
 mod records;
 mod senders;

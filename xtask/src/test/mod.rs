@@ -68,6 +68,8 @@ pub(crate) struct Options {
     pub(crate) cluster: bool,
     /// The long runs.
     pub(crate) release: bool,
+    /// Random tests of the kernel at length.
+    pub(crate) exhaustive: bool,
 }
 
 /// Builds what the tests need and runs them all.
@@ -90,6 +92,9 @@ pub(crate) fn run(workspace: &Workspace, options: Options) -> Result<(), TestErr
     drop(pins);
     if options.cluster {
         counts.add(in_cluster(workspace, options)?);
+    }
+    if options.exhaustive {
+        show_runs(workspace);
     }
     report(&counts, started.elapsed());
     if counts.failed > 0 {
@@ -122,6 +127,20 @@ fn in_cluster(workspace: &Workspace, options: Options) -> Result<Counts, TestErr
     Ok(count(&mut command)?)
 }
 
+/// Most lines of an earlier and this run's that are shown.
+const RUNS: usize = 2;
+
+/// Shows what the random tests of the kernel have written down of their last runs.
+fn show_runs(workspace: &Workspace) {
+    let path = workspace.root().join("target/tmp/proof/runs.txt");
+    let text = std::fs::read_to_string(&path).unwrap_or_default();
+    console::step(&format!("the random tests' last runs, from {}", workspace.show(&path)));
+    let lines: Vec<&str> = text.lines().collect();
+    for line in &lines[lines.len().saturating_sub(RUNS)..] {
+        println!("    {line}");
+    }
+}
+
 fn report(counts: &Counts, elapsed: Duration) {
     println!("\n{} passed, {} failed", counts.passed, counts.failed);
     println!("total time: {}", console::seconds(elapsed));
@@ -137,6 +156,9 @@ fn cargo_test(
     command.args(["test", "--no-fail-fast"]).args(packages).env("ENFORCER_BIN", daemon);
     if options.release {
         command.env("ENFORCER_LONG", "1");
+    }
+    if options.exhaustive {
+        command.env("ENFORCER_EXHAUSTIVE", "1");
     }
     Ok(count(&mut command)?)
 }
