@@ -10,8 +10,8 @@ use std::{
 
 use aya::{Ebpf, programs::SchedClassifier};
 use enforcer_common::abi::{
-    COUNTER_SLOTS, CtEntry, CtKey4, CtKey6, Direction, INTERVAL_SLOTS, Interval, MAP_CT4, MAP_META,
-    Meta, PROG_NODE_EGRESS, PolicyWord, RowKey, TABLE_MASK,
+    COUNTER_SLOTS, CtEntry, CtKey4, CtKey6, Direction, INTERVAL_SLOTS, Interval, MAP_CT4, MAP_CT6,
+    MAP_META, Meta, PROG_NODE_EGRESS, PolicyWord, RowKey, TABLE_MASK,
 };
 
 use super::{
@@ -497,6 +497,14 @@ impl Kernel {
     #[must_use]
     pub fn flow6(&self, key: &CtKey6) -> Option<CtEntry> {
         self.maps.ct6.get(key, 0).ok()
+    }
+
+    /// The same for IPv6.
+    ///
+    /// # Errors
+    /// If the map cannot be written.
+    pub fn set_flow6(&mut self, key: &CtKey6, entry: &CtEntry) -> Result<(), DataplaneError> {
+        self.maps.ct6.insert(key, entry, 0).map_err(|error| failed("write to", MAP_CT6, error))
     }
 
     /// Flows of each family that the node can have at once.

@@ -170,6 +170,17 @@ impl Lab {
         });
     }
 
+    /// Has the interface go and come again: its flows go with it, and everybody is who he was.
+    pub(crate) fn start_over(&mut self, isolated: [bool; 2]) {
+        self.plan(Plan { endpoints_removed: vec![IFINDEX], ..Plan::default() });
+        self.find_friends();
+        self.plan(Plan {
+            endpoints_set: vec![endpoint(TABLE, isolated, false)],
+            ..Plan::default()
+        });
+        self.drain();
+    }
+
     /// Has the endpoint audited, or enforced again.
     pub(crate) fn audit(&mut self, isolated: [bool; 2], audit: bool) {
         let endpoint = EndpointPlan { audit, ..endpoint(TABLE, isolated, false) };
