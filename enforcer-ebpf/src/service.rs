@@ -25,7 +25,7 @@ use crate::{
     skb::Skb,
     spare,
     state::{Judged, State},
-    table::{BY_CLASS, Query, class_of, look_up},
+    table::{BY_CLASS, Query, class_apart, look_up},
 };
 
 const EGRESS: u32 = Direction::Egress as u32;
@@ -118,7 +118,7 @@ fn judge_found(skb: *mut __sk_buff, state: &State, service: &Service, unserved: 
     }
     let node = Judged(node_backends(service, &mut query, state.packet.proto));
     let mut others = Judged(other_backends(service, &mut query, state.packet.proto));
-    if !others.allows() && has_class(service, class_of(&state.packet.src, false)) {
+    if !others.allows() && has_class(service, class_apart(&state.packet.src)) {
         // The pod may be a backend of its own Service, and it reaches itself.
         others = Judged::new(Reason::Pending, rule::NONE);
     }

@@ -3,7 +3,7 @@
 use aya_ebpf::maps::lpm_trie::Key;
 use enforcer_common::{
     abi::{
-        ACTION_ALLOW, Addr, ClassId, Direction, EP_LOCKED, EP_STARTING, Interval, PolicyWord,
+        ACTION_ALLOW, Addr, Cidr4, Cidr6, ClassId, Direction, EP_LOCKED, EP_STARTING, Interval, PolicyWord,
         RowKey, RowRef, rule,
     },
     reason::Reason,
@@ -79,9 +79,11 @@ pub(crate) extern "C" fn look_up(query: *const Query) -> u64 {
         class_of(&query.remote, query.by == PREFIX_ONLY)
     };
     let table = PolicyWord(query.word).table();
-    let mut row = place(&RowKey { class, table, direction });
+    let mut key = RowKey { class, table, direction };
+    let mut row = place(&key);
     if row.count == 0 && class != 0 {
-        row = place(&RowKey { class: 0, table, direction });
+        key.class = 0;
+        row = place(&key);
     }
     if row.count == 0 {
         return Judged::new(denied, rule::DEFAULT_DENY).0;
@@ -148,31 +150,47 @@ fn in_order<V: Copy, K: Copy>(value: &V, key: &K) -> (V, K) {
 /// Look-ups of a key whose element came to serve another one under the reader's hand.
 const TRIES: u32 = 2;
 
+/// An address as the prefixes' look-up takes it, and in it the address as the peers' does.
+#[repr(C)]
+struct AddressKey {
+    bits: u32,
+    addr: Addr,
+}
+
 /// The class of an address.
+///
+/// All look-ups share a key on the stack, and nothing but the key is compared: the calls that lead
+/// here leave no room for more, and before 6.2 the verifier takes no key that lies in an argument of
+/// a global function.
 #[inline(always)]
-pub(crate) fn class_of(remote: &Addr, prefix_only: bool) -> ClassId {
+fn class_of(remote: &Addr, prefix_only: bool) -> ClassId {
+    let mut key = AddressKey { bits: 128, addr: *remote };
     let mut tries = if prefix_only { 0 } else { TRIES };
     while tries > 0 {
         tries -= 1;
-        let Some(peer) = PEERS.get_ptr(remote) else {
+        let Some(peer) = PEERS.get_ptr(&key.addr) else {
             break;
         };
         // SAFETY: the element stays mapped (RCU).
         let peer = unsafe { &*peer };
         let (class, found) = in_order(&peer.class, &peer.addr);
-        if found == *remote {
+        if found == key.addr {
             return class;
         }
     }
-    if remote.is_v4() {
-        CIDRS4.get(Key::new(32, remote.0[3].to_ne_bytes())).copied().unwrap_or(0)
+    // The library's keys have the same fields at the same places, and need no alignment.
+    if key.addr.is_v4() {
+        (key.bits, key.addr.0[0]) = (32, key.addr.0[3]);
+        // SAFETY: see above; of the address it has the first word.
+        CIDRS4.get(unsafe { &*(&raw const key).cast::<Key<Cidr4>>() }).copied().unwrap_or(0)
     } else {
-        class6(remote)
+        // SAFETY: see above.
+        CIDRS6.get(unsafe { &*(&raw const key).cast::<Key<Cidr6>>() }).copied().unwrap_or(0)
     }
 }
 
-/// Apart, so that its key is on the stack only while it runs.
+/// The same for who has no room on the stack for the key.
 #[inline(never)]
-fn class6(remote: &Addr) -> ClassId {
-    CIDRS6.get(Key::new(128, remote.octets())).copied().unwrap_or(0)
+pub(crate) fn class_apart(remote: &Addr) -> ClassId {
+    class_of(remote, false)
 }
