@@ -3,8 +3,8 @@
 use aya_ebpf::maps::lpm_trie::Key;
 use enforcer_common::{
     abi::{
-        ACTION_ALLOW, Addr, Cidr4, Cidr6, ClassId, Direction, EP_LOCKED, EP_STARTING, Interval, PolicyWord,
-        RowKey, RowRef, rule,
+        ACTION_ALLOW, Addr, Cidr4, Cidr6, ClassId, Direction, EP_LOCKED, EP_STARTING, Interval,
+        PolicyWord, RowKey, RowRef, rule,
     },
     reason::Reason,
     verdict::{SEARCH_STEPS, port_key, probe},

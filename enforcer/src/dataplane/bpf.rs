@@ -5,11 +5,13 @@ use std::{
     ffi::{CStr, CString},
     io,
     os::{
-        fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+        fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
         unix::ffi::OsStrExt as _,
     },
     path::Path,
 };
+
+use super::code::Code;
 
 /// An instruction, as the kernel takes it.
 pub(super) type Instruction = [u8; 8];
@@ -18,13 +20,19 @@ pub(super) type Instruction = [u8; 8];
 const BPF_PROG_LOAD: libc::c_long = 5;
 const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
+const BPF_BTF_LOAD: libc::c_long = 18;
 const BPF_LINK_CREATE: libc::c_long = 28;
-/// `BPF_PROG_TYPE_NETFILTER` (`enum bpf_prog_type`).
+/// `BPF_PROG_TYPE_SCHED_CLS` (`enum bpf_prog_type`).
+const CLASSIFIER_PROGRAM: u32 = 3;
+/// `BPF_PROG_TYPE_NETFILTER`.
 const NETFILTER_PROGRAM: u32 = 32;
 /// `BPF_NETFILTER` (`enum bpf_attach_type`).
 const NETFILTER: u32 = 45;
 /// Bytes of the verifier's log.
 const LOG: usize = 64 << 10;
+/// `BPF_LOG_LEVEL1` and `BPF_LOG_STATS` (`include/linux/bpf_verifier.h`).
+const LOG_STEPS: u32 = 1;
+const LOG_STATISTICS: u32 = 4;
 
 /// What `BPF_PROG_LOAD` takes of `union bpf_attr`.
 #[repr(C)]
@@ -42,6 +50,23 @@ struct ProgramLoad {
     name: [u8; 16],
     ifindex: u32,
     attach_type: u32,
+    types: u32,
+    function_record: u32,
+    functions: u64,
+    functions_number: u32,
+    line_record: u32,
+}
+
+/// What `BPF_BTF_LOAD` takes of it.
+#[repr(C)]
+#[derive(Default)]
+struct TypesLoad {
+    types: u64,
+    log: u64,
+    size: u32,
+    log_size: u32,
+    log_level: u32,
+    _pad: u32,
 }
 
 /// What `BPF_LINK_CREATE` takes of it.
@@ -97,42 +122,96 @@ fn number(fd: BorrowedFd<'_>) -> u32 {
     fd.as_raw_fd().unsigned_abs()
 }
 
-/// Loads a program of netfilter. With an error comes the end of the verifier's log.
-pub(super) fn load_netfilter(
-    name: &CStr,
-    code: &[Instruction],
-    license: &CStr,
-) -> Result<OwnedFd, (io::Error, String)> {
+/// A type of program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// On an interface.
+    Classifier,
+    /// On a hook of netfilter.
+    Netfilter,
+}
+
+/// What `BPF_PROG_LOAD` is to have of a program, with the type information that the verifier needs to
+/// check each global function by itself, once: without it every way to a call is gone anew.
+fn program_load(kind: Kind, code: &Code) -> io::Result<(ProgramLoad, OwnedFd)> {
+    let (kind, attach_type) = match kind {
+        Kind::Classifier => (CLASSIFIER_PROGRAM, 0),
+        Kind::Netfilter => (NETFILTER_PROGRAM, NETFILTER),
+    };
+    let functions = &code.functions;
+    let types = load_types(&functions.types)?;
+    let records = u32::try_from(functions.records.len()).unwrap_or(0);
     let mut attributes = ProgramLoad {
-        kind: NETFILTER_PROGRAM,
-        instructions: u32::try_from(code.len()).unwrap_or(u32::MAX),
-        code: code.as_ptr() as u64,
-        license: license.as_ptr() as u64,
-        attach_type: NETFILTER,
+        kind,
+        instructions: u32::try_from(code.instructions.len()).unwrap_or(u32::MAX),
+        code: code.instructions.as_ptr() as u64,
+        license: code.license.as_ptr() as u64,
+        attach_type,
+        types: number(types.as_fd()),
+        functions: functions.records.as_ptr() as u64,
+        function_record: functions.record,
+        functions_number: records.checked_div(functions.record).unwrap_or(0),
         ..ProgramLoad::default()
     };
     // The last byte stays 0.
-    for (to, from) in attributes.name.iter_mut().take(15).zip(name.to_bytes()) {
+    for (to, from) in attributes.name.iter_mut().take(15).zip(code.name.to_bytes()) {
         *to = *from;
     }
+    Ok((attributes, types))
+}
+
+/// Loads a program. With an error comes the end of the verifier's log.
+pub(super) fn load(kind: Kind, code: &Code) -> Result<OwnedFd, (io::Error, String)> {
+    let (mut attributes, _types) =
+        program_load(kind, code).map_err(|error| (error, String::new()))?;
     let first = match bpf(BPF_PROG_LOAD, &mut attributes).and_then(descriptor) {
         Ok(fd) => return Ok(fd),
         Err(error) => error,
     };
     // Again, to be told why; the log costs time, so not at first.
     let mut log = vec![0_u8; LOG];
-    attributes.log_level = 1;
-    attributes.log_size = LOG as u32;
-    attributes.log = log.as_mut_ptr() as u64;
-    match bpf(BPF_PROG_LOAD, &mut attributes).and_then(descriptor) {
+    match with_log(&mut attributes, LOG_STEPS, &mut log) {
         Ok(fd) => Ok(fd),
         Err(_) => {
-            let text = CStr::from_bytes_until_nul(&log).unwrap_or_default().to_string_lossy();
+            let text = text(&log);
             let lines: Vec<&str> = text.lines().filter(|line| !line.is_empty()).collect();
             // The last line counts, the one before the statistics says why.
             Err((first, lines[lines.len().saturating_sub(4)..].join("; ")))
         }
     }
+}
+
+/// Loads a program only to be told what the verifier says of its work. With an error comes all that
+/// it said.
+pub(super) fn verify(kind: Kind, code: &Code) -> Result<String, (io::Error, String)> {
+    let (mut attributes, _types) =
+        program_load(kind, code).map_err(|error| (error, String::new()))?;
+    let mut log = vec![0_u8; LOG];
+    match with_log(&mut attributes, LOG_STATISTICS, &mut log) {
+        Ok(_loaded) => Ok(text(&log)),
+        Err(error) => Err((error, text(&log))),
+    }
+}
+
+/// `BPF_BTF_LOAD`.
+fn load_types(types: &[u8]) -> io::Result<OwnedFd> {
+    let mut attributes = TypesLoad {
+        types: types.as_ptr() as u64,
+        size: u32::try_from(types.len()).unwrap_or(0),
+        ..TypesLoad::default()
+    };
+    bpf(BPF_BTF_LOAD, &mut attributes).and_then(descriptor)
+}
+
+fn with_log(attributes: &mut ProgramLoad, level: u32, log: &mut [u8]) -> io::Result<OwnedFd> {
+    attributes.log_level = level;
+    attributes.log_size = u32::try_from(log.len()).unwrap_or(0);
+    attributes.log = log.as_mut_ptr() as u64;
+    bpf(BPF_PROG_LOAD, attributes).and_then(descriptor)
+}
+
+fn text(log: &[u8]) -> String {
+    CStr::from_bytes_until_nul(log).unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// Puts a program of netfilter on a hook of the calling thread's network namespace.

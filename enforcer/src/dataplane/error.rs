@@ -5,7 +5,10 @@ use std::{io, path::PathBuf};
 use aya::{EbpfError, maps::MapError, pin::PinError, programs::ProgramError};
 use thiserror::Error;
 
-use super::netlink::NetlinkError;
+use super::{
+    netlink::NetlinkError,
+    release::{self, OLDEST},
+};
 
 /// A failure at the kernel's door.
 #[derive(Debug, Error)]
@@ -28,11 +31,15 @@ pub enum DataplaneError {
     },
     /// The kernel has no BPF or refuses the object.
     #[error(
-        "this kernel does not take the enforcer's programs (Linux 5.15 or newer with BPF, BTF and TC is needed)"
+        "Linux {} does not take the enforcer's programs: it needs Linux {OLDEST} or newer with BPF, BTF and TC",
+        release::text()
     )]
     Load(#[source] Box<EbpfError>),
     /// A program was refused.
-    #[error("the kernel refuses the program {program}")]
+    #[error(
+        "Linux {} refuses the program {program}: the enforcer needs Linux {OLDEST} or newer with BPF, BTF and TC",
+        release::text()
+    )]
     Program {
         /// Name of the program.
         program: &'static str,

@@ -3,24 +3,20 @@
 //! `CONFIG_NETFILTER_BPF_LINK`, have no such place; then only backends that slices name are judged.
 
 use std::{
-    collections::HashMap,
-    ffi::CString,
     fs, io,
-    os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd},
+    os::fd::{AsFd as _, OwnedFd},
     path::{Path, PathBuf},
 };
 
 use aya::{Ebpf, EbpfLoader};
-use aya_obj::Object;
 use enforcer_common::abi::PROG_NODE_INPUT;
 
 use super::{
     Kernel,
-    bpf::{self, Hook, Instruction},
+    bpf::{self, Hook},
     btf,
+    code::Code,
     kept::Kept,
-    maps,
-    object::OBJECT,
     remove,
 };
 
@@ -77,26 +73,23 @@ pub(super) enum InputError {
 
 /// The program before it is anywhere.
 #[derive(Debug)]
-pub(super) struct Code {
-    instructions: Vec<Instruction>,
-    license: CString,
-    /// The maps that it uses: the kernel takes them by these descriptors.
-    _maps: Vec<OwnedFd>,
+pub(super) struct Program {
+    code: Code,
     /// The kernel has verified it.
-    program: Option<OwnedFd>,
+    loaded: Option<OwnedFd>,
 }
 
 /// What became of the program.
 #[derive(Debug)]
 pub(super) enum Input {
     /// Nothing was tried yet.
-    Ready(Code),
+    Ready(Program),
     /// It is on its hooks, and pinned.
-    Pinned(Code, Vec<Kept>),
+    Pinned(Program, Vec<Kept>),
     /// It is on its hooks as long as the agent lives.
     Held(#[expect(dead_code, reason = "held so that they live")] Vec<OwnedFd>),
     /// It cannot be: why.
-    Missing(Option<Code>, String),
+    Missing(Option<Program>, String),
 }
 
 /// Places of the fields, for the object that is about to be loaded.
@@ -130,68 +123,30 @@ impl Input {
 
     /// Puts the program together over the maps of the loaded object, before they are taken out of it.
     pub(super) fn prepare(ebpf: &Ebpf, layout: Layout) -> Self {
-        let code = layout.0.map_err(InputError::Layout).and_then(|_known| Code::link(ebpf));
+        let code = layout
+            .0
+            .map_err(InputError::Layout)
+            .and_then(|_known| Code::link(ebpf, PROG_NODE_INPUT).map_err(InputError::Object));
         match code {
-            Ok(mut code) => {
+            Ok(code) => {
+                let mut program = Program { code, loaded: None };
                 // Verifying takes long, and nobody waits for it yet. What is wrong will be told
                 // when the program is put into its place.
-                code.program = code.verify().ok();
-                Self::Ready(code)
+                program.loaded = program.verify().ok();
+                Self::Ready(program)
             }
             Err(error) => Self::Missing(None, crate::error_chain(&error)),
         }
     }
 }
 
-impl Code {
-    fn link(ebpf: &Ebpf) -> Result<Self, InputError> {
-        let strange = |error: String| InputError::Object(error);
-        let mut object = Object::parse(OBJECT).map_err(|error| strange(error.to_string()))?;
-        let mut fds: HashMap<String, OwnedFd> = HashMap::new();
-        for (name, map) in ebpf.maps() {
-            let Some(data) = maps::data(map) else { continue };
-            let fd = data.fd().as_fd().try_clone_to_owned();
-            fds.insert(name.to_owned(), fd.map_err(|error| strange(error.to_string()))?);
-        }
-        let maps = object.maps.clone();
-        let known: Vec<(&str, RawFd, &aya_obj::Map)> = maps
-            .iter()
-            .filter_map(|(name, map)| Some((name.as_str(), fds.get(name)?.as_raw_fd(), map)))
-            .collect();
-        let sections = object.functions.keys().map(|(section, _)| *section).collect();
-        object
-            .relocate_maps(known.into_iter(), &sections)
-            .and_then(|()| object.relocate_calls(&sections))
-            .map_err(|error| strange(error.to_string()))?;
-        let program = object
-            .programs
-            .get(PROG_NODE_INPUT)
-            .ok_or_else(|| strange("it is not there".to_owned()))?;
-        let function = object
-            .functions
-            .get(&program.function_key())
-            .ok_or_else(|| strange("it has no code".to_owned()))?;
-        let instructions = function.instructions.iter().map(bytes).collect();
-        let license = program.license.clone();
-        let maps = fds.into_values().collect();
-        Ok(Self { instructions, license, _maps: maps, program: None })
-    }
-
+impl Program {
     fn verify(&self) -> Result<OwnedFd, InputError> {
-        let name = CString::new(PROG_NODE_INPUT).unwrap_or_default();
-        bpf::load_netfilter(&name, &self.instructions, &self.license).map_err(|(source, log)| {
+        bpf::load(bpf::Kind::Netfilter, &self.code).map_err(|(source, log)| {
             let log = if log.is_empty() { log } else { format!(": {log}") };
             InputError::Load { log, source }
         })
     }
-}
-
-fn bytes(instruction: &aya_obj::generated::bpf_insn) -> Instruction {
-    let [off0, off1] = instruction.off.to_ne_bytes();
-    let [imm0, imm1, imm2, imm3] = instruction.imm.to_ne_bytes();
-    // Little endian, as the object is.
-    let registers = instruction.dst_reg() | instruction.src_reg() << 4;
-    [instruction.code, registers, off0, off1, imm0, imm1, imm2, imm3]
 }
 
 /// Puts the program on a family's hook, with the first priority that is free.
@@ -210,12 +165,12 @@ fn link(program: &OwnedFd, family: u32) -> io::Result<OwnedFd> {
 /// Puts the program on both hooks. Pins go only by the rename that puts their successors in their
 /// places, so there is no moment without one.
 fn attach(
-    code: &mut Code,
+    waiting: &mut Program,
     links: Option<&Path>,
 ) -> Result<Vec<(&'static str, OwnedFd)>, InputError> {
-    let program = match code.program.take() {
+    let program = match waiting.loaded.take() {
         Some(program) => program,
-        None => code.verify()?,
+        None => waiting.verify()?,
     };
     let mut held = Vec::new();
     for (name, family) in FAMILIES {
@@ -242,23 +197,23 @@ impl Kernel {
             let mut names = FAMILIES.iter().map(|(name, _)| name);
             links.as_ref().is_some_and(|links| names.all(|name| links.join(name).exists()))
         };
-        let (mut code, before) =
+        let (mut waiting, before) =
             match std::mem::replace(&mut self.input, Input::Missing(None, String::new())) {
-                Input::Ready(code) => (code, None),
-                Input::Missing(Some(code), why) if again => (code, Some(why)),
-                Input::Pinned(code, _) if again && !in_place() => (code, None),
+                Input::Ready(waiting) => (waiting, None),
+                Input::Missing(Some(waiting), why) if again => (waiting, Some(why)),
+                Input::Pinned(waiting, _) if again && !in_place() => (waiting, None),
                 other => {
                     self.input = other;
                     return None;
                 }
             };
-        match attach(&mut code, links.as_deref()) {
+        match attach(&mut waiting, links.as_deref()) {
             Ok(held) => {
                 self.input = match links {
                     Some(links) => {
                         let kept = held.into_iter();
                         let kept = kept.map(|(name, link)| Kept::new(links.join(name), link));
-                        Input::Pinned(code, kept.collect())
+                        Input::Pinned(waiting, kept.collect())
                     }
                     None => Input::Held(held.into_iter().map(|(_, link)| link).collect()),
                 }
@@ -266,7 +221,7 @@ impl Kernel {
             Err(error) => {
                 let why = crate::error_chain(&error);
                 let news = before.as_ref() != Some(&why);
-                self.input = Input::Missing(Some(code), why.clone());
+                self.input = Input::Missing(Some(waiting), why.clone());
                 return news.then_some(why);
             }
         }

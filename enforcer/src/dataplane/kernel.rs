@@ -27,7 +27,7 @@ use super::{
     object::{self, Loaded, PinPaths, Sizes},
     program_pins,
     read::read_meta,
-    sys,
+    release, sys,
     upgrade::{self, Predecessor},
     uplinks::Uplinks,
 };
@@ -164,6 +164,9 @@ impl Kernel {
     ) -> Result<(Self, RingMaps), DataplaneError> {
         if !sys::may_load() {
             return Err(DataplaneError::Privilege);
+        }
+        if let Some(warning) = release::warning() {
+            tracing::warn!("{warning}");
         }
         // Before anything is made: what cannot be taken over is left as it is.
         let predecessor = match config.bpf_dir.as_deref() {

@@ -21,3 +21,4 @@ mod service_map;
 mod services;
 mod spared;
 mod storms;
+mod verifier;

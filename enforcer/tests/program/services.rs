@@ -12,7 +12,7 @@ use std::{
 
 use enforcer::{
     cluster::{NodeAddress, plan::Plan},
-    dataplane::Cover,
+    dataplane::{Cover, Covered},
 };
 use enforcer_common::{
     abi::{
@@ -296,7 +296,9 @@ fn a_service_is_closed_while_packets_may_leave_unjudged_unless_all_its_backends_
     let told = lab
         .kernel
         .cover(&BTreeMap::from([(OTHER, Arc::from("nosuch"))]), Cover::Except(&BTreeSet::new()));
-    assert_eq!(told.len(), 1, "{told:?}");
+    // A kernel without the hook of netfilter says that as well.
+    let failed: Vec<_> = told.iter().filter(|told| !matches!(told, Covered::NoInput(_))).collect();
+    assert_eq!(failed.len(), 1, "{told:?}");
     assert_eq!(lab.kernel.uncovered(), [Arc::from("nosuch")]);
     let first = |lab: &mut Lab, port: u16, expected: [Reason; 5]| {
         for (last, reason) in (1..).zip(expected) {
