@@ -22,6 +22,8 @@ use crate::{Lab, LabError, Manifests, cleanup};
 
 /// How long the agent may take to bring its first plan into force.
 const READY: Duration = Duration::from_secs(15);
+/// How many times as long it may take: set where the machine is an emulated one.
+const PATIENCE: &str = "ENFORCER_PATIENCE";
 /// How much of a log is shown.
 const LOG_TAIL: usize = 6000;
 
@@ -40,6 +42,10 @@ pub struct AgentOptions {
     pub own_bpffs: bool,
     /// A kubeconfig: objects come from that API server, and not from the manifests.
     pub kubeconfig: Option<PathBuf>,
+}
+
+fn ready() -> Duration {
+    READY * env::var(PATIENCE).ok().and_then(|times| times.parse().ok()).unwrap_or(1)
 }
 
 /// The agent of a laboratory's node. It is killed when this is dropped.
@@ -135,7 +141,7 @@ impl Agent {
     ) -> Result<Self, LabError> {
         let mut agent = Self::new(lab, manifests, options)?;
         agent.spawn()?;
-        let deadline = Instant::now() + READY;
+        let deadline = Instant::now() + ready();
         while agent.status().is_err() {
             if Instant::now() > deadline {
                 return Err(agent.error("does not answer".to_owned()));
@@ -154,7 +160,7 @@ impl Agent {
         if self.child.is_none() {
             self.spawn()?;
         }
-        let deadline = Instant::now() + READY;
+        let deadline = Instant::now() + ready();
         loop {
             // Until its socket is there the status command says that no agent runs.
             let status = self.run(&["status", "--wait=10"])?;
@@ -205,7 +211,7 @@ impl Agent {
             child: None,
         };
         next.spawn()?;
-        let deadline = Instant::now() + READY;
+        let deadline = Instant::now() + ready();
         let ask = ["status", "--ready", "--instance", instance];
         while !next.run(&ask)?.status.success() {
             if Instant::now() > deadline {

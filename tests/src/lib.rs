@@ -14,6 +14,7 @@ mod echo;
 mod error;
 pub mod follow;
 mod ip;
+pub mod ipvs;
 pub mod lab;
 pub mod manifests;
 pub mod market;

@@ -46,11 +46,18 @@ enum Task {
         #[arg(long)]
         cluster: bool,
         /// The long runs: thousands of connections, ten updates, hundreds of starts.
-        #[arg(long, requires = "cluster")]
+        #[arg(long)]
         release: bool,
         /// A million random probes in the kernel and long streams of updates, instead of few.
         #[arg(long)]
         exhaustive: bool,
+        /// Also those that depend on the kernel, on Debian's kernels of these versions (`6.1,6.12`),
+        /// each in an emulated machine.
+        #[arg(long, value_delimiter = ',', value_name = "VERSIONS")]
+        kernels: Vec<String>,
+        /// None but those on other kernels.
+        #[arg(long, requires = "kernels", conflicts_with = "cluster")]
+        kernels_only: bool,
     },
     /// Measure what a packet and a change cost, next to baselines in the same run; as root.
     Bench {
@@ -138,8 +145,9 @@ impl Task {
                 let _pins = Bpffs::ensure().map_err(DemoError::Lab)?;
                 demo::run(demo::Options { keep }, &daemon)?;
             }
-            Self::Test { cluster, release, exhaustive } => {
-                test::run(workspace, test::Options { cluster, release, exhaustive })?;
+            Self::Test { cluster, release, exhaustive, kernels, kernels_only } => {
+                let options = test::Options { cluster, release, exhaustive, kernels, kernels_only };
+                test::run(workspace, &options)?;
             }
             Self::Bench { which } => bench::run(workspace, which)?,
             Self::Manifests => chart::write_manifests(workspace)?,
@@ -167,7 +175,7 @@ mod tests {
         for line in [
             ["xtask", "test", "--clusters"],
             ["xtask", "demo", "--fast"],
-            ["xtask", "test", "--release"],
+            ["xtask", "test", "--kernels-only"],
         ] {
             assert!(Cli::try_parse_from(line).is_err(), "{line:?}");
         }

@@ -11,6 +11,7 @@ mod demo;
 mod ebpf;
 mod elf;
 mod image;
+mod kernels;
 mod process;
 mod setup;
 mod test;

@@ -53,6 +53,11 @@ impl Workspace {
         self.root.join("target/image")
     }
 
+    /// Other kernels, unpacked.
+    pub(crate) fn kernels(&self) -> PathBuf {
+        self.root.join("target/kernels")
+    }
+
     /// What test clusters are made of, and what they write.
     pub(crate) fn cluster(&self) -> PathBuf {
         self.root.join("target/cluster")

@@ -17,11 +17,12 @@ use crate::{
     daemon::{self, DaemonError, Profile},
     ebpf::{self, EbpfError},
     image::{self, Arch, ImageTaskError},
+    kernels::{self, KernelsError},
     process::{self, ProcessError, Purpose},
     setup,
     workspace::Workspace,
 };
-use summary::Counts;
+pub(crate) use summary::Counts;
 
 /// Why the tests did not pass.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +45,9 @@ pub(crate) enum TestError {
     /// The daemon's image could not be made.
     #[error(transparent)]
     Image(#[from] ImageTaskError),
+    /// Other kernels could not be tested.
+    #[error(transparent)]
+    Kernels(#[from] KernelsError),
     /// There is nowhere to pin eBPF objects.
     #[error(transparent)]
     Bpffs(#[from] LabError),
@@ -62,7 +66,7 @@ pub(crate) enum TestError {
 }
 
 /// Which tests to run.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Options {
     /// Also those in a real cluster.
     pub(crate) cluster: bool,
@@ -70,10 +74,14 @@ pub(crate) struct Options {
     pub(crate) release: bool,
     /// Random tests of the kernel at length.
     pub(crate) exhaustive: bool,
+    /// Versions of other kernels to test on.
+    pub(crate) kernels: Vec<String>,
+    /// Nothing but that.
+    pub(crate) kernels_only: bool,
 }
 
 /// Builds what the tests need and runs them all.
-pub(crate) fn run(workspace: &Workspace, options: Options) -> Result<(), TestError> {
+pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<(), TestError> {
     // First of all: nobody should wait for builds to learn this.
     if !setup::is_root() {
         return Err(TestError::NotRoot);
@@ -81,15 +89,13 @@ pub(crate) fn run(workspace: &Workspace, options: Options) -> Result<(), TestErr
     let started = Instant::now();
     ebpf::build(workspace)?;
     let daemon = daemon::build(workspace, Profile::Dev)?;
-    let pins = Bpffs::ensure()?;
     let mut counts = Counts::default();
-    console::step("testing the crates one by one");
-    // All but the kernel half, so that no crate's tests are forgotten.
-    let units = ["--workspace", "--exclude", "enforcer-ebpf", "--exclude", "enforcer-tests"];
-    counts.add(cargo_test(workspace, options, &daemon, &units)?);
-    console::step("testing end to end, in network namespaces");
-    counts.add(cargo_test(workspace, options, &daemon, &["--package", "enforcer-tests"])?);
-    drop(pins);
+    if !options.kernels_only {
+        counts.add(on_this_kernel(workspace, options, &daemon)?);
+    }
+    if !options.kernels.is_empty() {
+        counts.add(kernels::run(workspace, &options.kernels, &daemon, options.release)?);
+    }
     if options.cluster {
         counts.add(in_cluster(workspace, options)?);
     }
@@ -108,8 +114,25 @@ pub(crate) fn run(workspace: &Workspace, options: Options) -> Result<(), TestErr
     }
 }
 
+/// The tests that need neither another kernel nor a cluster.
+fn on_this_kernel(
+    workspace: &Workspace,
+    options: &Options,
+    daemon: &Path,
+) -> Result<Counts, TestError> {
+    let _pins = Bpffs::ensure()?;
+    let mut counts = Counts::default();
+    console::step("testing the crates one by one");
+    // All but the kernel half, so that no crate's tests are forgotten.
+    let units = ["--workspace", "--exclude", "enforcer-ebpf", "--exclude", "enforcer-tests"];
+    counts.add(cargo_test(workspace, options, daemon, &units)?);
+    console::step("testing end to end, in network namespaces");
+    counts.add(cargo_test(workspace, options, daemon, &["--package", "enforcer-tests"])?);
+    Ok(counts)
+}
+
 /// The tests in a real cluster, one after the other: there is one cluster at a time.
-fn in_cluster(workspace: &Workspace, options: Options) -> Result<Counts, TestError> {
+fn in_cluster(workspace: &Workspace, options: &Options) -> Result<Counts, TestError> {
     let assets = cluster::prepare(workspace)?;
     cluster::prepare_upstream(workspace)?;
     cluster::prepare_hubble(workspace)?;
@@ -148,7 +171,7 @@ fn report(counts: &Counts, elapsed: Duration) {
 
 fn cargo_test(
     workspace: &Workspace,
-    options: Options,
+    options: &Options,
     daemon: &Path,
     packages: &[&str],
 ) -> Result<Counts, TestError> {

@@ -2,18 +2,18 @@
 
 /// Tests by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Counts {
+pub(crate) struct Counts {
     /// Those that passed.
-    pub(super) passed: u64,
+    pub(crate) passed: u64,
     /// Those that failed.
-    pub(super) failed: u64,
+    pub(crate) failed: u64,
     /// Those that were not run.
-    pub(super) ignored: u64,
+    pub(crate) ignored: u64,
 }
 
 impl Counts {
     /// Adds another run's.
-    pub(super) fn add(&mut self, other: Self) {
+    pub(crate) fn add(&mut self, other: Self) {
         let Self { passed, failed, ignored } = other;
         self.passed += passed;
         self.failed += failed;
@@ -22,7 +22,7 @@ impl Counts {
 
     /// Adds what one line of output says: `test result: ok. 12 passed; 0 failed; 0 ignored; ...`.
     /// Every other line says nothing.
-    pub(super) fn read(&mut self, line: &str) {
+    pub(crate) fn read(&mut self, line: &str) {
         let Some(summary) = line.strip_prefix("test result: ") else { return };
         let Some((_, numbers)) = summary.split_once(". ") else { return };
         for part in numbers.split(';') {
