@@ -14,6 +14,7 @@ use crate::{
     daemon::{self, DaemonError, Profile},
     demo::{self, DemoError},
     ebpf::{self, EbpfError},
+    fuzz::{self, FuzzError},
     image::{self, Arch, ImageTaskError},
     setup::{self, SetupError},
     test::{self, TestError},
@@ -65,6 +66,18 @@ enum Task {
         #[arg(value_enum)]
         which: Option<Which>,
     },
+    /// Give one reader of outside input changed inputs for a while; what fails is kept as a test.
+    Fuzz {
+        /// Which one.
+        #[arg(value_enum)]
+        target: fuzz::Target,
+        /// For how long, seconds.
+        #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+        time: u64,
+        /// Begin as a run before did, which has printed this.
+        #[arg(long)]
+        seed: Option<u64>,
+    },
     /// Start, use and remove a real Kubernetes in namespaces of this machine, as root.
     Cluster {
         #[command(subcommand)]
@@ -97,6 +110,8 @@ enum TaskError {
     Test(#[from] TestError),
     #[error(transparent)]
     Bench(#[from] BenchError),
+    #[error(transparent)]
+    Fuzz(#[from] FuzzError),
     #[error(transparent)]
     Chart(#[from] ChartError),
     #[error(transparent)]
@@ -150,6 +165,7 @@ impl Task {
                 test::run(workspace, &options)?;
             }
             Self::Bench { which } => bench::run(workspace, which)?,
+            Self::Fuzz { target, time, seed } => fuzz::run(workspace, target, time, seed)?,
             Self::Manifests => chart::write_manifests(workspace)?,
             Self::Cluster { command } => cluster::run(workspace, command)?,
             Self::Image { arch } => image::run(workspace, arch)?,

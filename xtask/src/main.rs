@@ -10,6 +10,7 @@ mod daemon;
 mod demo;
 mod ebpf;
 mod elf;
+mod fuzz;
 mod image;
 mod kernels;
 mod process;
