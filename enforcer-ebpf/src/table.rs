@@ -168,7 +168,8 @@ fn class_of(remote: &Addr, prefix_only: bool) -> ClassId {
     let mut tries = if prefix_only { 0 } else { TRIES };
     while tries > 0 {
         tries -= 1;
-        let Some(peer) = PEERS.get_ptr(&key.addr) else {
+        let addr = &key.addr;
+        let Some(peer) = PEERS.get_ptr(addr) else {
             break;
         };
         // SAFETY: the element stays mapped (RCU).

@@ -78,7 +78,7 @@ mod tests {
         assert_eq!(&text[110..116], "bin\0\0\0");
         assert_eq!(&text[116..122], "070701");
         assert_eq!(&text[116 + 54..116 + 62], "00000005", "size of the contents");
-        assert!(text.contains("bin/a\0") && text.contains("12345\0\0\0070701"));
+        assert!(text.contains("bin/a\0") && text.contains("12345\0\0\0"));
         assert!(text.ends_with("TRAILER!!!\0\0\0\0"), "{text:?}");
     }
 }
