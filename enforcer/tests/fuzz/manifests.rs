@@ -18,7 +18,7 @@ fn manifests() {
     let mut turn = 0_usize;
     crate::run::run("manifests", |bytes| {
         turn += 1;
-        let name = if turn % 2 == 0 { "fuzzed.yaml" } else { "fuzzed.json" };
+        let name = if turn.is_multiple_of(2) { "fuzzed.yaml" } else { "fuzzed.json" };
         let path = folder.path().join(name);
         fs::write(&path, bytes).unwrap();
         let update = format!("{:?}", source.rescan());

@@ -146,7 +146,7 @@ fn host_lints(workspace: &Workspace) -> Result<(), CheckError> {
             // The kernel half has its own target and features; see `kernel_lints`.
             .args(["clippy", "--quiet", "--workspace", "--exclude", "enforcer-ebpf"])
             // The cluster's tests are behind a feature, and are to be clean as well.
-            .args(["--features", "enforcer-cluster/cluster-tests"])
+            .args(["--features", "enforcer-cluster/cluster-tests,enforcer-tests/kernel-tests"])
             .args(["--all-targets", "--", "--deny", "warnings"]),
         &Purpose::new("clippy for the host half", "see the findings above"),
     )?)
