@@ -7,6 +7,7 @@
 
 pub mod agent;
 pub mod apiserver;
+pub mod check;
 pub mod cli;
 pub mod cluster;
 pub mod dataplane;

@@ -50,7 +50,7 @@ impl Core {
     ) -> Result<(), DataplaneError> {
         let Found { older, younger, node, outlets, .. } = found;
         self.outlets = outlets;
-        self.index.apply(Event::NodeAddressesFound(node));
+        self.apply(Event::NodeAddressesFound(node));
         let found: HashMap<u32, FoundEndpoint> =
             self.kernel.found().into_iter().map(|endpoint| (endpoint.ifindex, endpoint)).collect();
         let present: BTreeSet<u32> =
@@ -118,6 +118,7 @@ impl Core {
         self.write_endpoints();
         self.look_at_switches();
         self.armed = true;
+        self.is_written();
         self.metrics.health.set_ready(Ok(()));
         if !first {
             self.tell_unguarded(&unarmed);

@@ -15,7 +15,7 @@ use tracing::{debug, info, warn};
 use super::{
     backends::Backends, break_glass::BreakGlass, bypass::Bypass, dns::ClusterDns,
     endpoints_file::EndpointsFile, found::Found, gaps::Gaps, holds::Hold, lingering::Lingering,
-    names, told::Told,
+    names, self_check::SelfCheck, told::Told,
 };
 use crate::{
     cli::{StartMode, args::DirArgs},
@@ -120,6 +120,8 @@ pub(super) struct Core {
     pub(super) told: Told,
     /// What is wrong with the server of flows.
     pub(super) observer_problems: Vec<String>,
+    /// Holds verdicts against the objects, where that is asked for.
+    self_check: Option<SelfCheck>,
     /// Pins are gone and cannot be made again: why.
     pub(super) pins_lost: Option<String>,
 }
@@ -150,6 +152,8 @@ pub(super) struct Parts {
     pub(super) enforcement: Enforcement,
     /// Which events the kernel tells, and of how many allowed flows one.
     pub(super) told: (FlowEvents, u32),
+    /// Holds verdicts against the objects.
+    pub(super) self_check: Option<SelfCheck>,
     /// Which of the node's addresses serve node ports.
     pub(super) node_ports: NodePortAddresses,
     /// Where the socket is, and what must survive.
@@ -159,7 +163,7 @@ pub(super) struct Parts {
 impl Core {
     /// Takes over what an earlier agent left, or starts from nothing.
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { kernel, source, cni, flows, nodes, wall_offset, dirs, .. } = parts;
+        let Parts { kernel, source, cni, flows, nodes, wall_offset, dirs, self_check, .. } = parts;
         let Parts { node, start, dns, metrics, not_pods, enforcement, told, node_ports, .. } =
             parts;
         let unsaved = match &source {
@@ -222,6 +226,7 @@ impl Core {
             told: Told::default(),
             observer_problems: Vec::new(),
             pins_lost: None,
+            self_check,
         }
     }
 
@@ -295,6 +300,26 @@ impl Core {
         }
     }
 
+    /// Has the index know of something that verdicts may depend on.
+    pub(super) fn apply(&mut self, event: Event) {
+        if let Some(check) = &self.self_check {
+            check.changes(&event);
+        }
+        self.index.apply(event);
+    }
+
+    /// How many verdicts of the kernel were not what the objects say.
+    pub(super) fn wrong_verdicts(&self) -> u64 {
+        self.self_check.as_ref().map_or(0, SelfCheck::differences)
+    }
+
+    /// Tells the self-check that what it was told of has been written.
+    pub(super) fn is_written(&self) {
+        if let Some(check) = &self.self_check {
+            check.is_written(self.armed && !self.kernel.incomplete());
+        }
+    }
+
     pub(super) fn take(&mut self, update: SourceUpdate) {
         let SourceUpdate { events, problems, ignored, changed, settled } = update;
         if changed {
@@ -311,7 +336,7 @@ impl Core {
         self.told.objects(&events, self.revision);
         for event in events {
             self.containers_started(&event);
-            self.index.apply(event);
+            self.apply(event);
         }
     }
 
@@ -344,7 +369,7 @@ impl Core {
                 self.write(&Plan { endpoints_removed: vec![ifindex], ..Plan::default() });
             }
             DiscoveryEvent::NodeAddresses(addresses) => {
-                self.index.apply(Event::NodeAddressesFound(addresses));
+                self.apply(Event::NodeAddressesFound(addresses));
                 self.settle_node_addresses();
             }
             DiscoveryEvent::Outlets(outlets) => {
@@ -378,6 +403,7 @@ impl Core {
                 self.write_endpoints();
             }
         }
+        self.is_written();
     }
 
     fn bring_into_force(&mut self, plan: &Plan) {
@@ -455,6 +481,7 @@ impl Core {
         }
         let applied = self.kernel.retry();
         self.failures = applied.failures;
+        self.is_written();
         if !self.kernel.incomplete() {
             info!("what could not be written before is in force now");
         }

@@ -114,6 +114,7 @@ async fn agent(dir: &Path) -> (Core, Discovery) {
         not_pods: Vec::new(),
         told: (FlowEvents::All, 1),
         enforcement: Enforcement::Enforce,
+        self_check: None,
         node_ports: NodePortAddresses::default(),
         dirs: DirArgs {
             run_dir: dir.to_owned(),

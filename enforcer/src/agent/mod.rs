@@ -26,6 +26,7 @@ mod rival_watch;
 pub mod run;
 mod saving;
 mod scrape;
+mod self_check;
 mod service_gaps;
 pub mod socket;
 mod switches;

@@ -137,6 +137,7 @@ fn report(core: &Core, about: &About) -> StatusReport {
             .chain(blocks_for_services(core))
             .chain(service_gaps::problems(core))
             .chain(pins::problem(core))
+            .chain(wrong_verdicts(core))
             .collect(),
         ignored: core.ignored.clone(),
         maps: maps(core),
@@ -147,6 +148,19 @@ fn report(core: &Core, about: &About) -> StatusReport {
             |[verdict, trace]| LostEvents { verdict, trace: trace + core.undecodable() },
         ),
     }
+}
+
+/// That the kernel does not do what policy says.
+fn wrong_verdicts(core: &Core) -> Option<Problem> {
+    let differences = Some(core.wrong_verdicts()).filter(|number| *number > 0)?;
+    Some(Problem {
+        object: Some("Node".to_owned()),
+        reason: format!(
+            "{differences} of the verdicts that were checked are not what policy says: the log has the \
+             first of them; please report it, and restart the agent"
+        ),
+        ..Problem::default()
+    })
 }
 
 fn rival(rival: &Rival) -> RivalReport {

@@ -30,7 +30,7 @@ use super::{
     report,
     rival_watch::RivalWatch,
     saving::Saving,
-    scrape,
+    scrape, self_check,
     socket::SocketError,
 };
 use crate::{
@@ -248,6 +248,18 @@ async fn serve(
         .seen_by(counting)
         .seen_by(noticing);
     let clocks = Clocks { events: dataplane::monotonic, wall_offset };
+    let (self_check, reading) = match args.self_check {
+        0 => (None, reading),
+        a_second => {
+            let counts = metrics.self_checks.clone();
+            let started = self_check::start(a_second, counts, dataplane::monotonic);
+            let (check, sampling) = started.map_err(|source| AgentError::System {
+                operation: "start the self-check",
+                source,
+            })?;
+            (Some(check), reading.seen_by(sampling))
+        }
+    };
     let reading = FlowsThread::start(reading, rings, clocks)
         .map_err(|source| AgentError::System { operation: "start the flows' thread", source })?;
     let mut core = Core::new(Parts {
@@ -267,6 +279,7 @@ async fn serve(
         not_pods: args.ignore_interface.clone(),
         enforcement: args.enforcement,
         told: (args.flow_events, args.flow_sampling),
+        self_check,
         node_ports: args.nodeport_addresses,
         dirs: args.dirs.clone(),
     });

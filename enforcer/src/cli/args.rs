@@ -214,6 +214,15 @@ pub struct AgentArgs {
         value_parser = clap::value_parser!(u32).range(1..)
     )]
     pub flow_sampling: u32,
+    /// Hold up to N of the kernel's verdicts a second against the objects; 0 for none
+    #[arg(
+        long,
+        value_name = "N",
+        env = "ENFORCER_SELF_CHECK",
+        default_value_t = 0,
+        value_parser = clap::value_parser!(u32).range(..=1000)
+    )]
+    pub self_check: u32,
     /// What is made of flows
     #[command(flatten)]
     pub flows: FlowArgs,

@@ -85,6 +85,48 @@ pub struct StartGap {
 #[derive(Clone, Debug)]
 pub struct Insights(Family<[(&'static str, &'static str); 1], Counter>);
 
+/// What became of verdicts that were checked.
+#[derive(Clone, Debug)]
+pub struct SelfChecks(Family<[(&'static str, &'static str); 1], Counter>);
+
+impl SelfChecks {
+    const RESULTS: [&'static str; 3] = ["agrees", "differs", "passed_over"];
+
+    fn new() -> Self {
+        let family = Family::default();
+        // From the beginning, so that the first difference is an increase.
+        for result in Self::RESULTS {
+            drop(family.get_or_create(&[("result", result)]));
+        }
+        Self(family)
+    }
+
+    fn of(&self, result: &'static str) -> Counter {
+        self.0.get_or_create(&[("result", result)]).clone()
+    }
+
+    /// Kernel and objects say the same.
+    pub fn agrees(&self) {
+        self.of("agrees").inc();
+    }
+
+    /// They do not.
+    pub fn differs(&self) {
+        self.of("differs").inc();
+    }
+
+    /// How often they did not.
+    #[must_use]
+    pub fn differing(&self) -> u64 {
+        self.of("differs").get()
+    }
+
+    /// It could not be told.
+    pub fn passed_over(&self) {
+        self.of("passed_over").inc();
+    }
+}
+
 impl Insights {
     fn new() -> Self {
         let family = Family::default();
@@ -120,6 +162,8 @@ pub struct Metrics {
     pub unprotected_starts: Counter,
     /// What flows made known, by kind.
     pub insights: Insights,
+    /// Verdicts of the kernel that were held against the objects.
+    pub self_checks: SelfChecks,
     /// The export of flows to a file.
     pub export: ExportCounts,
     /// Flows that were overwritten before the clients that wanted them came to them.
@@ -158,6 +202,7 @@ impl Metrics {
             gate_hold: Timing::new(&GATE_HOLD),
             unprotected_starts: Counter::default(),
             insights: Insights::new(),
+            self_checks: SelfChecks::new(),
             export: ExportCounts::default(),
             lost_by_clients: Counter::default(),
             health: Arc::new(Health::new(now)),
@@ -196,6 +241,11 @@ impl Metrics {
         let ExportCounts { written, failed, lost: _ } = &self.export;
         registry.register("export_flows", "Flows that were exported", written.clone());
         registry.register("export_errors", "Times that flows could not be written", failed.clone());
+        registry.register(
+            "self_checks",
+            "Verdicts of the kernel that were held against the objects, by result",
+            self.self_checks.0.clone(),
+        );
         registry.register("insights", "What flows made known, by kind", self.insights.0.clone());
         let build = registry
             .sub_registry_with_label(("version".into(), env!("CARGO_PKG_VERSION").into()))

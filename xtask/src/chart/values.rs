@@ -32,7 +32,7 @@ const REFUSED: [(&str, &str); 23] = [
 ];
 
 /// Values with a text that must then be there.
-const TAKEN: [(&str, &str); 21] = [
+const TAKEN: [(&str, &str); 22] = [
     ("enforcement=audit", "--enforcement=audit\n"),
     ("start=closed-except-dns", "--dns-service=kube-system/kube-dns\n"),
     ("conntrackEntries=1048576", "--conntrack-entries=1048576\n"),
@@ -57,6 +57,7 @@ const TAKEN: [(&str, &str); 21] = [
         "\"--hubble-listen=[::]:4245\"\n            - --hubble-listen-insecure\n",
     ),
     ("flowSampling=10", "--flow-sampling=10\n"),
+    ("selfCheck=10", "--self-check=10\n"),
     ("insights.metadata=false", "--insight-metadata=false\n"),
     ("prometheusRule.enabled=true", "      - alert: EnforcerAgentDown\n"),
     ("grafanaDashboard.enabled=true", "      \"uid\": \"enforcer\",\n"),

@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 
 use enforcer_common::abi;
-use enforcer_reference::{Cluster, Direction, Name, Packet};
+use enforcer_reference::{Cluster, Direction, Packet};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 
-use crate::cluster::event::{Namespace, ObjectKey, Pod, Protocol};
+use crate::cluster::event::{Namespace, Pod};
 
 /// A cluster.
 #[derive(Clone, Debug, Default)]
@@ -32,33 +32,7 @@ impl World {
     }
 }
 
-fn name(key: &ObjectKey) -> Name {
-    Name::new(&key.namespace, &key.name)
-}
-
-/// A pod for the reference.
-pub(super) fn pod(pod: &Pod) -> enforcer_reference::Pod {
-    let port = |port: &crate::cluster::event::NamedPort| enforcer_reference::NamedPort {
-        name: port.name.to_string(),
-        protocol: match port.protocol {
-            Protocol::Tcp => enforcer_reference::Protocol::Tcp,
-            Protocol::Udp => enforcer_reference::Protocol::Udp,
-            Protocol::Sctp => enforcer_reference::Protocol::Sctp,
-        },
-        number: port.number,
-    };
-    enforcer_reference::Pod {
-        name: name(&pod.key),
-        uid: pod.uid.to_string(),
-        labels: pod.labels.clone(),
-        addresses: pod.addresses.clone(),
-        host_network: pod.host_network,
-        finished: pod.finished,
-        terminating: pod.terminating,
-        started: pod.started,
-        ports: pod.ports.iter().map(port).collect(),
-    }
-}
+pub(super) use crate::check::convert::pod;
 
 /// Whether policy lets a pod and an address talk, in a direction as seen from the pod.
 pub(super) fn allows(
