@@ -1,7 +1,15 @@
 //! The real object with several pods, each behind a real interface of a fresh network namespace, and
 //! the index that feeds it.
 
-use std::{collections::BTreeSet, ffi::CString, net::IpAddr, process::Command, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    ffi::CString,
+    net::IpAddr,
+    process::Command,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use enforcer::{
     cluster::{
@@ -33,6 +41,8 @@ const FLOWS: u32 = 1 << 20;
 const NUMBERS: std::ops::Range<u16> = 10_000..65_000;
 /// Probes after which what the programs tell is read, and the table of drops emptied.
 const BATCH: usize = 256;
+/// How long a hook may be held by what was taken off it.
+const RETRIED: Duration = Duration::from_secs(2);
 /// Interface by which packets come in that the node has not made.
 const ELSEWHERE: u32 = 1;
 
@@ -150,7 +160,14 @@ impl Rig {
 
     /// Brings a plan into force.
     pub(crate) fn write(&mut self, plan: &Plan) {
-        let applied = self.kernel.apply(plan);
+        let mut applied = self.kernel.apply(plan);
+        // A link that was closed just now may hold its hook for a moment: a process that another
+        // test is starting has its descriptor until it runs its program. An agent tries again, too.
+        let until = Instant::now() + RETRIED;
+        while self.kernel.unattached() && Instant::now() < until {
+            thread::sleep(Duration::from_millis(1));
+            applied = self.kernel.retry();
+        }
         assert!(applied.failures.is_empty(), "{:?}", applied.failures);
     }
 
