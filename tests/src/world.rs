@@ -7,8 +7,8 @@ use std::{
 };
 
 use crate::{
-    Agent, AgentOptions, Connection, Lab, LabError, Manifests, Mode, Outcome, Place, PodSpec,
-    Probe, Protocol, policy, scenario::pod_file, spec::namespace_manifest,
+    Agent, AgentOptions, Connection, Heartbeat, Lab, LabError, Manifests, Mode, Outcome, Place,
+    PodSpec, Probe, Protocol, policy, scenario::pod_file, spec::namespace_manifest,
 };
 
 /// A node with pods, the manifests that describe them, and the agent.
@@ -221,6 +221,37 @@ impl World {
             (result, rounds)
         })
     }
+}
+
+/// What the policies of [`World::shop`] allow: the client, at the server.
+#[must_use]
+pub fn shop_client() -> Probe {
+    Probe::tcp("shop/client", "shop/server", 80)
+}
+
+/// What they deny: the other pod, at the server.
+#[must_use]
+pub fn shop_other() -> Probe {
+    Probe::tcp("shop/other", "shop/server", 80)
+}
+
+/// Probes that they deny, of both families and protocols.
+#[must_use]
+pub fn shop_never() -> [Probe; 3] {
+    [shop_other(), shop_other().v6(), Probe::udp("shop/other", "shop/server", 80)]
+}
+
+/// Fails unless the connection is in use and has lost nothing since it was opened.
+///
+/// # Panics
+/// If it is not, or has.
+#[track_caller]
+pub fn undisturbed(heartbeat: Heartbeat) {
+    let before = heartbeat.beats();
+    thread::sleep(Duration::from_millis(200));
+    assert!(heartbeat.beats() > before, "the connection does not live any more");
+    let connection = heartbeat.end().expect("the heartbeat's thread lives");
+    assert_eq!(connection.lost_segments(), 0);
 }
 
 /// The pods of [`World::shop`]: server, client, other.

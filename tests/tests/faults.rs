@@ -9,32 +9,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use enforcer_tests::{Agent, AgentOptions, Heartbeat, Mode, PodSpec, Probe, World, world::must};
+use enforcer_tests::{
+    Agent, AgentOptions, Mode, PodSpec, Probe, World,
+    world::{must, shop_client as client, shop_never as never, shop_other as other, undisturbed},
+};
 
 /// Longer than the agent takes between two looks at its pins.
 const LOOK: Duration = Duration::from_secs(8);
-
-fn client() -> Probe {
-    Probe::tcp("shop/client", "shop/server", 80)
-}
-
-fn other() -> Probe {
-    Probe::tcp("shop/other", "shop/server", 80)
-}
-
-/// The probes that must be closed all the time.
-fn never() -> [Probe; 3] {
-    [other(), other().v6(), Probe::udp("shop/other", "shop/server", 80)]
-}
-
-/// The connection is in use and has lost nothing since it was opened.
-fn undisturbed(heartbeat: Heartbeat) {
-    let before = heartbeat.beats();
-    thread::sleep(Duration::from_millis(200));
-    assert!(heartbeat.beats() > before, "the connection does not live any more");
-    let connection = heartbeat.end().expect("the heartbeat's thread lives");
-    assert_eq!(connection.lost_segments(), 0);
-}
 
 /// A fixed sequence that looks random (`SplitMix64`).
 struct Chance(u64);
@@ -139,13 +120,22 @@ fn pins(agent: &Agent) -> Vec<PathBuf> {
     pins
 }
 
-/// Waits until these pins are there.
-fn come_back(agent: &Agent, wanted: &[PathBuf]) {
+/// Waits until what is looked at is as wanted.
+fn until<T: std::fmt::Debug>(look: impl Fn() -> T, wanted: impl Fn(&T) -> bool) {
     let since = Instant::now();
-    while pins(agent) != wanted {
-        assert!(since.elapsed() < LOOK, "{:?} of {wanted:?}", pins(agent));
+    loop {
+        let now = look();
+        if wanted(&now) {
+            return;
+        }
+        assert!(since.elapsed() < LOOK, "{now:?}");
         thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// Waits until these pins are there.
+fn come_back(agent: &Agent, wanted: &[PathBuf]) {
+    until(|| pins(agent), |pins| pins == wanted);
 }
 
 #[test]
@@ -178,11 +168,7 @@ fn without_the_bpf_filesystem_policy_stays_in_force_and_status_says_what_is_lost
     world.while_closed(&never(), |agent, manifests, lab| {
         let all = pins(agent);
         must(agent.unmount_pins());
-        let since = Instant::now();
-        while !problem(agent).contains("lost our pins") {
-            assert!(since.elapsed() < LOOK, "{}", problem(agent));
-            thread::sleep(Duration::from_millis(50));
-        }
+        until(|| problem(agent), |problem| problem.contains("lost our pins"));
         // It goes on working.
         let late = PodSpec::numbered("shop/late", 9).label("role", "client");
         must(manifests.write("policies.yaml", &policies(5)));
@@ -192,11 +178,7 @@ fn without_the_bpf_filesystem_policy_stays_in_force_and_status_says_what_is_lost
         assert!(open.is_open(), "{open}");
         must(agent.mount_pins());
         come_back(agent, &all);
-        let since = Instant::now();
-        while problem(agent).contains("lost our pins") {
-            assert!(since.elapsed() < LOOK, "{}", problem(agent));
-            thread::sleep(Duration::from_millis(50));
-        }
+        until(|| problem(agent), |problem| !problem.contains("lost our pins"));
         must(agent.kill());
         thread::sleep(Duration::from_millis(300));
         must(agent.restart());

@@ -3,8 +3,11 @@
 use std::{thread, time::Duration};
 
 use enforcer_tests::{
-    AgentOptions, Heartbeat, Mode, PodSpec, Probe, World, policy,
-    world::{must, shop_pods, shop_policies},
+    AgentOptions, Mode, PodSpec, Probe, World, policy,
+    world::{
+        must, shop_client as client, shop_never as never, shop_other as other, shop_pods,
+        shop_policies, undisturbed,
+    },
 };
 
 const ATTACH: [&str; 2] = ["tcx", "clsact"];
@@ -12,28 +15,6 @@ const ATTACH: [&str; 2] = ["tcx", "clsact"];
 fn shop(attach: &'static str) -> World {
     let options = AgentOptions { attach: Some(attach), ..AgentOptions::default() };
     World::shop(Mode::PointToPoint, options)
-}
-
-fn client() -> Probe {
-    Probe::tcp("shop/client", "shop/server", 80)
-}
-
-fn other() -> Probe {
-    Probe::tcp("shop/other", "shop/server", 80)
-}
-
-/// The probes that must be closed all the time.
-fn never() -> [Probe; 3] {
-    [other(), other().v6(), Probe::udp("shop/other", "shop/server", 80)]
-}
-
-/// The connection is in use and has lost nothing since it was opened.
-fn undisturbed(heartbeat: Heartbeat) {
-    let before = heartbeat.beats();
-    thread::sleep(Duration::from_millis(200));
-    assert!(heartbeat.beats() > before, "the connection does not live any more");
-    let connection = heartbeat.end().expect("the heartbeat's thread lives");
-    assert_eq!(connection.lost_segments(), 0);
 }
 
 #[test]

@@ -285,7 +285,13 @@ fn an_agent_takes_over_and_no_packet_notices() {
 
 #[test]
 fn pods_that_start_during_a_hand_over_are_closed() {
-    let mut world = shop(&[]);
+    for attach in ["tcx", "clsact"] {
+        hand_over(&format!("--attach={attach}"));
+    }
+}
+
+fn hand_over(attach: &str) {
+    let mut world = shop(&[attach]);
     let ear = must(Ear::listen(must(world.lab.pod("shop/client"))));
     let World { agent, lab, .. } = &mut world;
     let done = AtomicBool::new(false);

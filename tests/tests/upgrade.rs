@@ -4,8 +4,8 @@
 use std::{fs, thread, time::Duration};
 
 use enforcer_tests::{
-    AgentOptions, Heartbeat, Mode, PodSpec, Probe, World, pins, policy,
-    world::{must, shop_pods},
+    AgentOptions, Mode, PodSpec, Probe, World, pins, policy,
+    world::{must, shop_client as client, shop_other as other, shop_pods, undisturbed},
 };
 
 /// The version of this build's maps.
@@ -18,14 +18,6 @@ fn shop(attach: &'static str) -> World {
     )
 }
 
-fn other() -> Probe {
-    Probe::tcp("shop/other", "shop/server", 80)
-}
-
-fn client() -> Probe {
-    Probe::tcp("shop/client", "shop/server", 80)
-}
-
 fn never() -> [Probe; 3] {
     [other(), other().v6(), Probe::udp("shop/other", "shop/server", 80)]
 }
@@ -36,13 +28,6 @@ fn versions(world: &World) -> Vec<String> {
         entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     names.sort();
     names
-}
-
-fn undisturbed(heartbeat: Heartbeat) {
-    let before = heartbeat.beats();
-    thread::sleep(Duration::from_millis(200));
-    assert!(heartbeat.beats() > before, "the connection does not live any more");
-    assert_eq!(heartbeat.end().expect("the heartbeat's thread lives").lost_segments(), 0);
 }
 
 /// Packets by reason since our maps were made.

@@ -16,6 +16,7 @@ mod parsing;
 mod proof;
 mod rate;
 mod records;
+mod runner;
 mod senders;
 mod service_map;
 mod services;

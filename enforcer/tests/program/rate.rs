@@ -4,8 +4,6 @@
 
 use std::{
     collections::BTreeMap,
-    io,
-    os::fd::{AsFd as _, AsRawFd as _},
     sync::{Arc, Mutex, atomic::Ordering::Relaxed},
     thread,
     time::{Duration, Instant},
@@ -23,15 +21,16 @@ use enforcer::{
 };
 use enforcer_common::{
     abi::{
-        Direction::{self, Egress, Ingress},
+        Direction::{Egress, Ingress},
         lane,
     },
     reason::Reason,
 };
 
 use crate::{
-    lab::{DROP, FRIEND4, Lab, PASS, POD4, STRANGER4, all, context},
+    lab::{DROP, FRIEND4, IFINDEX, Lab, PASS, POD4, STRANGER4, all},
     packets::{SYN, tcp, udp},
+    runner::Runner,
 };
 
 /// New flows of a round, each with its answer: two packets that are judged, two events.
@@ -74,72 +73,6 @@ impl Onlooker for Counting {
     }
 }
 
-/// What the system call that runs a program takes: the first fields of the kernel's `bpf_attr`.
-#[repr(C)]
-struct TestRun {
-    program: u32,
-    returned: u32,
-    data_size_in: u32,
-    data_size_out: u32,
-    data_in: u64,
-    data_out: u64,
-    repeat: u32,
-    duration: u32,
-    context_size_in: u32,
-    context_size_out: u32,
-    context_in: u64,
-    context_out: u64,
-    flags: u32,
-    cpu: u32,
-    batch_size: u32,
-    rest: u32,
-}
-
-/// The command that runs a program.
-const BPF_PROG_TEST_RUN: libc::c_int = 10;
-
-/// Runs one program on packets with one system call each and nothing else: the library takes memory
-/// for each, and in a build for tests more time than the program.
-struct Sender {
-    program: u32,
-    context: [u8; 192],
-}
-
-impl Sender {
-    fn new(lab: &mut Lab, direction: Direction) -> Self {
-        let program = lab.kernel.program(direction).unwrap().fd().unwrap().as_fd().as_raw_fd();
-        Self { program: u32::try_from(program).unwrap(), context: context(2) }
-    }
-
-    fn send(&self, packet: &[u8]) -> i32 {
-        let mut run = TestRun {
-            program: self.program,
-            returned: 0,
-            data_size_in: u32::try_from(packet.len()).unwrap(),
-            data_size_out: 0,
-            data_in: packet.as_ptr() as u64,
-            data_out: 0,
-            repeat: 1,
-            duration: 0,
-            context_size_in: 192,
-            context_size_out: 0,
-            context_in: self.context.as_ptr() as u64,
-            context_out: 0,
-            flags: 0,
-            cpu: 0,
-            batch_size: 0,
-            rest: 0,
-        };
-        // SAFETY: the kernel reads the packet and the context by their lengths, and writes into the
-        // structure, whose length it is told; all three live until the call returns.
-        let done = unsafe {
-            libc::syscall(libc::SYS_bpf, BPF_PROG_TEST_RUN, &raw mut run, size_of::<TestRun>())
-        };
-        assert_eq!(done, 0, "{}", io::Error::last_os_error());
-        run.returned.cast_signed()
-    }
-}
-
 /// How long sending took.
 #[derive(Clone, Copy, Debug)]
 struct Took {
@@ -162,13 +95,16 @@ fn send(lab: &mut Lab) -> Took {
     let denied: Vec<_> = (0..FLOWS / FLOWS_A_DROP)
         .map(|n| tcp(STRANGER4, POD4, (n as u16 / 2 + 1, 80), SYN))
         .collect();
-    let [ingress, egress] = [Ingress, Egress].map(|direction| Sender::new(lab, direction));
+    // Not by the library: it takes memory for each packet, and in a build for tests more time than the
+    // program.
+    let runner = Runner::new(&mut lab.kernel);
+    let send = |direction, packet: &[u8]| runner.run(direction, packet, IFINDEX, 2);
     let (begun, before) = (Instant::now(), processor_time());
     for (n, (out, back)) in packets.iter().enumerate() {
-        assert_eq!(egress.send(out), PASS);
-        assert_eq!(ingress.send(back), PASS);
+        assert_eq!(send(Egress, out), PASS);
+        assert_eq!(send(Ingress, back), PASS);
         if n % FLOWS_A_DROP as usize == 0 {
-            assert_eq!(ingress.send(&denied[n / FLOWS_A_DROP as usize]), DROP);
+            assert_eq!(send(Ingress, &denied[n / FLOWS_A_DROP as usize]), DROP);
         }
     }
     Took { clock: begun.elapsed(), processor: processor_time() - before }

@@ -16,7 +16,7 @@ use enforcer_common::{
 use crate::{
     lab::{DROP, FRIEND4, IFINDEX, Lab, PASS, POD4, STRANGER4, TABLE, all, http, tally},
     packets::{ACK, SYN, tcp, udp},
-    proof::Runner,
+    runner::Runner,
 };
 
 /// A connection of the friend's, by its port.

@@ -22,13 +22,13 @@ use super::{
     random::Random,
     record,
     rig::{Rig, of},
-    runner::Runner,
     seed,
 };
 use crate::{
     interrupted::Node,
     lab::{DROP, PASS},
     packets::{self, ACK, SYN},
+    runner::Runner,
 };
 
 /// Clusters built from nothing; in a long run many more.

@@ -20,7 +20,6 @@ mod probe;
 mod random;
 mod rig;
 mod round;
-mod runner;
 mod shrink;
 mod writer;
 
@@ -35,7 +34,6 @@ use std::{
 use enforcer::{cluster::event::Event, source::manifests::ManifestSource};
 use enforcer_reference::Cluster;
 
-pub(crate) use self::runner::Runner;
 use self::{
     manifests::Files,
     misread::{MISREADINGS, Misreading},

@@ -30,10 +30,9 @@ use super::{
     meaning::Meaning,
     places::{self, LOCAL},
     probe::{Probe, Sameness},
-    runner::Runner,
     writer::Writer,
 };
-use crate::lab::Records;
+use crate::{lab::Records, runner::Runner};
 
 /// Flows that the node can have: an endpoint may have a sixteenth of them half-open.
 const FLOWS: u32 = 1 << 20;
