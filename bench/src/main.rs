@@ -50,14 +50,12 @@ enum Bench {
         /// The agent
         #[arg(long, value_name = "FILE")]
         binary: PathBuf,
-        /// Pods that the change does not concern
-        #[arg(long, default_value_t = 1_000)]
-        pods: u32,
-        /// Policies that it does not concern
-        #[arg(long, default_value_t = 300)]
-        policies: u32,
+        /// Pods that the changes do not concern, one measurement each; a tenth as many policies,
+        /// 5,000 at most
+        #[arg(long, value_delimiter = ',', default_values_t = [100, 1_000, 10_000])]
+        pods: Vec<u32>,
         /// Changes in each direction
-        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=10_000))]
         changes: u32,
     },
 }
@@ -69,8 +67,10 @@ fn main() -> ExitCode {
             ("program", program::run(program::Size { rounds, packets }))
         }
         Bench::Flows { rounds } => ("flows", flows::run(flows::Size { rounds })),
-        Bench::Latency { binary, pods, policies, changes } => {
-            ("latency", latency::run(binary, latency::Size { pods, policies, changes }))
+        Bench::Latency { binary, pods, changes } => {
+            let size = |pods: u32| latency::Size { pods, policies: (pods / 10).min(5_000) };
+            let sizes: Vec<_> = pods.into_iter().map(size).collect();
+            ("latency", latency::run(&binary, &sizes, changes))
         }
     };
     match result {
