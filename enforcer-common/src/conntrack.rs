@@ -132,7 +132,7 @@ pub const fn timeout(proto: u8, entry: &CtEntry) -> u64 {
         UDP => {
             if reply & SEEN == 0 {
                 30 * SECOND
-            } else if entry.last_seen.saturating_sub(entry.created) > 2 * SECOND {
+            } else if streams(entry) {
                 180 * SECOND
             } else {
                 60 * SECOND
@@ -156,6 +156,30 @@ pub const fn timeout(proto: u8, entry: &CtEntry) -> u64 {
 pub const fn expired(proto: u8, entry: &CtEntry, now: u64) -> bool {
     let idle = now.saturating_sub(entry.last_seen);
     idle > SHORTEST && idle > timeout(proto, entry)
+}
+
+/// Whether the entry may go before its time where its endpoint has no room left: nothing that it is
+/// for can come any more, as far as the node's own tracking knows.
+///
+/// A TCP connection that both sides have closed is kept for what is repeated of its end, and an
+/// answered datagram for twice as long as `nf_conntrack_proto_udp.c` keeps it. Without this a pod
+/// with many short connections would spend its quota on those that are over.
+#[must_use]
+#[inline(always)]
+pub const fn gives_way(proto: u8, entry: &CtEntry, now: u64) -> bool {
+    let (origin, reply) = (entry.seen_origin, entry.seen_reply);
+    let idle = now.saturating_sub(entry.last_seen);
+    match proto {
+        TCP => idle > SHORTEST && origin & reply & FIN != 0 && entry.flags & CT_REVOKED == 0,
+        UDP => idle > 30 * SECOND && reply & SEEN != 0 && !streams(entry),
+        _ => false,
+    }
+}
+
+/// Whether a flow of datagrams goes on for longer than a question and its answers.
+#[inline(always)]
+const fn streams(entry: &CtEntry) -> bool {
+    entry.last_seen.saturating_sub(entry.created) > 2 * SECOND
 }
 
 /// Whether a segment that opens a connection (SYN without ACK) on a known tuple is a connection
@@ -218,6 +242,26 @@ mod tests {
         assert_eq!(timeout(UDP, &e), 60 * SECOND);
         e.last_seen = 3 * SECOND;
         assert_eq!(timeout(UDP, &e), 180 * SECOND);
+    }
+
+    #[test]
+    fn only_what_is_closed_or_answered_gives_way() {
+        let open = SEEN | SYN | ACK;
+        let mut closed = entry(open | FIN, open | FIN);
+        assert!(!gives_way(TCP, &closed, SHORTEST), "its end may be repeated");
+        assert!(gives_way(TCP, &closed, SHORTEST + 1) && !expired(TCP, &closed, SHORTEST + 1));
+        closed.flags = CT_REVOKED;
+        assert!(!gives_way(TCP, &closed, 3_600 * SECOND), "it says who opened it");
+        for alive in [entry(open, open), entry(open | FIN, open), entry(SEEN | SYN, 0)] {
+            assert!(!gives_way(TCP, &alive, u64::MAX), "{alive:?}");
+        }
+        let mut asked = entry(SEEN, 0);
+        assert!(!gives_way(UDP, &asked, u64::MAX), "its answer may come");
+        asked.seen_reply = SEEN;
+        assert!(!gives_way(UDP, &asked, 30 * SECOND) && gives_way(UDP, &asked, 30 * SECOND + 1));
+        asked.last_seen = 3 * SECOND;
+        assert!(!gives_way(UDP, &asked, u64::MAX), "a stream");
+        assert!(!gives_way(SCTP, &entry(SEEN, SEEN), u64::MAX));
     }
 
     #[test]

@@ -3,14 +3,15 @@
 //!
 //! The agent's sweep keeps room while it lives. While none does, flows that are over would fill
 //! the quotas and close pods; so the program that finds one full walks the table itself, at most
-//! once a second on the whole node.
+//! once a second on the whole node. Of the endpoint that needs room, connections that are closed
+//! go then as well.
 
 use core::ffi::{c_long, c_void};
 
 use aya_ebpf::helpers::generated::bpf_for_each_map_elem;
 use enforcer_common::{
     abi::{CT_ESTABLISHED, CtEntry, CtKey4, CtKey6},
-    conntrack::{SECOND, expired},
+    conntrack::{SECOND, expired, gives_way},
 };
 
 use crate::{
@@ -20,15 +21,24 @@ use crate::{
 };
 
 /// What the helper calls for each element: map, key, value, context.
-type Callback<K> = extern "C" fn(*mut c_void, *const K, *mut CtEntry, *mut u64) -> c_long;
+type Callback<K> = extern "C" fn(*mut c_void, *const K, *mut CtEntry, *mut Walk) -> c_long;
+
+/// What a walk is told.
+#[repr(C)]
+struct Walk {
+    now: u64,
+    /// Slot of the endpoint that needs room.
+    slot: u64,
+}
 
 /// Slot 0 is no endpoint's: one of its clocks says when the table was last walked.
 const WALK: u32 = 0;
 
-/// Deletes expired flows, unless that was done within the last second. Returns 1 if it walked.
+/// Deletes expired flows, and those of the endpoint in `slot` that give way, unless that was done
+/// within the last second. Returns 1 if it walked.
 #[inline(never)]
 #[unsafe(no_mangle)]
-pub(crate) extern "C" fn age(now: u64) -> u32 {
+pub(crate) extern "C" fn age(now: u64, slot: u32) -> u32 {
     let Some(walk) = hook::counts(WALK) else {
         return 0;
     };
@@ -36,8 +46,8 @@ pub(crate) extern "C" fn age(now: u64) -> u32 {
         return 0;
     }
     walk.last_egress = now;
-    let mut now = now;
-    let context: *mut c_void = (&raw mut now).cast();
+    let mut walk = Walk { now, slot: u64::from(slot) };
+    let context: *mut c_void = (&raw mut walk).cast();
     let four: Callback<CtKey4> = expire4;
     let six: Callback<CtKey6> = expire6;
     let (four, six) = (four as *mut c_void, six as *mut c_void);
@@ -61,24 +71,26 @@ fn uncount(slot: u16, flags: u8) {
 
 /// What the entry says, if it is over.
 #[inline(always)]
-fn over(proto: u32, entry: *const CtEntry, now: *const u64) -> Option<(u16, u8)> {
+fn over(proto: u32, entry: *const CtEntry, walk: *const Walk) -> Option<(u16, u8)> {
     // SAFETY: the helper passes the element that it stands on.
     let entry = unsafe { &*entry };
     // SAFETY: the helper passes the context that it was given.
-    let now = unsafe { *now };
-    expired(proto as u8, entry, now).then_some((entry.slot, entry.flags))
+    let walk = unsafe { &*walk };
+    let over = expired(proto as u8, entry, walk.now)
+        || (u64::from(entry.slot) == walk.slot && gives_way(proto as u8, entry, walk.now));
+    over.then_some((entry.slot, entry.flags))
 }
 
 extern "C" fn expire4(
     _map: *mut c_void,
     key: *const CtKey4,
     entry: *mut CtEntry,
-    now: *mut u64,
+    walk: *mut Walk,
 ) -> c_long {
     // SAFETY: the helper passes the key of the element that it stands on, which lives until the
     // program returns.
     let key = unsafe { &*key };
-    if let Some((slot, flags)) = over(key.proto, entry, now) {
+    if let Some((slot, flags)) = over(key.proto, entry, walk) {
         // While it is still there: an element that is deleted may serve another key at once.
         end::aged4(key, entry);
         if CT4.remove(key).is_ok() {
@@ -92,12 +104,12 @@ extern "C" fn expire6(
     _map: *mut c_void,
     key: *const CtKey6,
     entry: *mut CtEntry,
-    now: *mut u64,
+    walk: *mut Walk,
 ) -> c_long {
     // SAFETY: the helper passes the key of the element that it stands on, which lives until the
     // program returns.
     let key = unsafe { &*key };
-    if let Some((slot, flags)) = over(key.proto, entry, now) {
+    if let Some((slot, flags)) = over(key.proto, entry, walk) {
         end::aged6(key, entry);
         if CT6.remove(key).is_ok() {
             uncount(slot, flags);

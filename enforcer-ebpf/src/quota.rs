@@ -13,13 +13,13 @@ use crate::{
     state::State,
 };
 
-/// Whether a count is below its quota, if need be after expired flows are deleted.
+/// Whether a count is below its quota, if need be after flows that are over are deleted.
 #[inline(always)]
 pub(crate) fn has_room(state: &State, count: *const i64, quota: u32) -> bool {
     // SAFETY: a count of an array element, which lives as long as the map; volatile, because the
     // walk and other CPUs change it.
     let room = || unsafe { count.read_volatile() } < i64::from(quota);
-    room() || (aging::age(state.now) != 0 && room())
+    room() || (aging::age(state.now, state.slot) != 0 && room())
 }
 
 /// Keeps an entry, within the endpoint's quota.

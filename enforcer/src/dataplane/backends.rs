@@ -6,7 +6,7 @@
 //! and they are by a thread of their own: all flows are looked at for it, which can be very many.
 //! The node's own connection tracking is what knows.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::{collections::HashMap, io, net::IpAddr};
 
 use aya::maps::{HashMap as BpfHashMap, MapData};
 use enforcer_common::{
@@ -16,7 +16,7 @@ use enforcer_common::{
 };
 
 use super::{
-    DataplaneError, Kernel,
+    DataplaneError, Kernel, batch,
     maps::{absent_is_fine, addr, failed, ip, second_handle},
     netlink::conntrack::{Connections, Tuple},
     sys,
@@ -84,8 +84,9 @@ impl BackendNotes {
     /// If the node's connection tracking cannot be asked, or a map not be written.
     pub fn update(&mut self) -> Result<(), DataplaneError> {
         // Before the flows: a note of one that opens meanwhile is not known to be of none.
-        let noted = self.noted();
-        let living = self.living();
+        let failed_to_read = |source| DataplaneError::System { operation: "reading flows", source };
+        let noted = self.noted().map_err(failed_to_read)?;
+        let living = self.living().map_err(failed_to_read)?;
         let over = noted.iter().filter(|(key, at)| living.get(*key) != Some(*at));
         for (key, _) in over {
             self.forget(key)?;
@@ -111,28 +112,34 @@ impl BackendNotes {
     }
 
     /// Flows to Services that live, and when they were opened.
-    fn living(&self) -> HashMap<CtKey6, u64> {
+    fn living(&self) -> io::Result<HashMap<CtKey6, u64>> {
         let now = sys::monotonic();
         let lives = |proto: u32, entry: &CtEntry| {
             entry.service & CT_SERVICE != 0
                 && entry.seen_reply & SEEN != 0
                 && !expired(proto as u8, entry, now)
         };
-        let four = self.ct4.iter().flatten();
-        let four = four
-            .filter(|(key, entry)| lives(key.proto, entry))
-            .map(|(key, entry)| (wide(&key), entry.created));
-        let six = self.ct6.iter().flatten();
-        let six = six
-            .filter(|(key, entry)| lives(key.proto, entry))
-            .map(|(key, entry)| (key, entry.created));
-        four.chain(six).collect()
+        let mut living = HashMap::new();
+        batch::each(&self.ct4, |key: CtKey4, entry| {
+            if lives(key.proto, &entry) {
+                living.insert(wide(&key), entry.created);
+            }
+        })?;
+        batch::each(&self.ct6, |key: CtKey6, entry| {
+            if lives(key.proto, &entry) {
+                living.insert(key, entry.created);
+            }
+        })?;
+        Ok(living)
     }
 
     /// What the map says.
-    fn noted(&self) -> HashMap<CtKey6, u64> {
-        let all = self.backends.iter().flatten();
-        all.map(|(key, backend)| (key, backend.created)).collect()
+    fn noted(&self) -> io::Result<HashMap<CtKey6, u64>> {
+        let mut noted = HashMap::new();
+        batch::each(&self.backends, |key, backend: Backend| {
+            noted.insert(key, backend.created);
+        })?;
+        Ok(noted)
     }
 
     fn note(

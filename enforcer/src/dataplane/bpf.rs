@@ -21,6 +21,7 @@ const BPF_PROG_LOAD: libc::c_long = 5;
 const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_BTF_LOAD: libc::c_long = 18;
+const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 const BPF_LINK_CREATE: libc::c_long = 28;
 /// `BPF_PROG_TYPE_SCHED_CLS` (`enum bpf_prog_type`).
 const CLASSIFIER_PROGRAM: u32 = 3;
@@ -90,6 +91,20 @@ struct ObjectPin {
     path: u64,
     fd: u32,
     flags: u32,
+}
+
+/// What `BPF_MAP_LOOKUP_BATCH` takes of it.
+#[repr(C)]
+#[derive(Default)]
+struct MapBatch {
+    from: u64,
+    next: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map: u32,
+    element_flags: u64,
+    flags: u64,
 }
 
 /// A place among the hooks of netfilter.
@@ -241,4 +256,40 @@ pub(super) fn pinned(path: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     let mut attributes = ObjectPin { path: path.as_ptr() as u64, ..ObjectPin::default() };
     bpf(BPF_OBJ_GET, &mut attributes).and_then(descriptor)
+}
+
+/// A part of a hash map.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Batch {
+    /// Elements that were read.
+    pub(super) count: usize,
+    /// Where the next part begins; `None` after the last one.
+    pub(super) next: Option<u32>,
+}
+
+/// Reads up to `elements` elements of a hash map into the buffers for keys and for values, which
+/// have room for them. `ENOSPC` if not even one of the map's buckets finds room.
+pub(super) fn look_up_batch(
+    map: BorrowedFd<'_>,
+    from: Option<u32>,
+    [keys, values]: [&mut [u8]; 2],
+    elements: usize,
+) -> io::Result<Batch> {
+    // For hash maps a place is the number of a bucket (`kernel/bpf/hashtab.c`).
+    let (begin, mut next) = (from.unwrap_or(0), 0_u32);
+    let mut attributes = MapBatch {
+        from: if from.is_some() { std::ptr::from_ref(&begin) as u64 } else { 0 },
+        next: std::ptr::from_mut(&mut next) as u64,
+        keys: keys.as_mut_ptr() as u64,
+        values: values.as_mut_ptr() as u64,
+        count: u32::try_from(elements).unwrap_or(u32::MAX),
+        map: number(map),
+        ..MapBatch::default()
+    };
+    let next = match bpf(BPF_MAP_LOOKUP_BATCH, &mut attributes) {
+        Ok(_zero) => Some(next),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => None,
+        Err(error) => return Err(error),
+    };
+    Ok(Batch { count: attributes.count as usize, next })
 }

@@ -8,6 +8,7 @@ pub mod adopt;
 mod apply;
 mod attach;
 mod backends;
+mod batch;
 mod bpf;
 mod btf;
 mod closings;

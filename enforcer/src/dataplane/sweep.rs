@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
+    io,
     mem::offset_of,
     sync::atomic::Ordering,
 };
@@ -12,11 +13,12 @@ use std::{
 use aya::maps::{HashMap as BpfHashMap, MapData};
 use enforcer_common::{
     abi::{CT_ESTABLISHED, CT_MASQUERADED, CtEntry, CtKey4, CtKey6, EndpointState},
-    conntrack::expired,
+    conntrack::{expired, gives_way},
 };
+use tracing::debug;
 
 use super::{
-    Kernel,
+    Kernel, batch,
     closings::{Closings, Ending},
     maps::Maps,
     sys,
@@ -75,10 +77,20 @@ impl Kernel {
         let now = sys::monotonic();
         let live: BTreeSet<u32> = self.endpoints.by_ifindex.keys().copied().collect();
         let mut counts = Counts::new();
-        let keep = |(proto, ifindex): Owner, entry: &CtEntry| {
-            live.contains(&ifindex) && !expired(proto, entry, now)
-        };
         let before = self.state_counts();
+        // Before their programs have to make room themselves.
+        let half = |quota: u32| i64::from(quota / 2);
+        let (half_open, established) = (half(self.quotas.half), half(self.quotas.established));
+        let short: BTreeSet<u32> = before
+            .iter()
+            .filter(|(_, (h, e))| *h > half_open || *e > established)
+            .map(|(slot, _)| *slot)
+            .collect();
+        let keep = |(proto, ifindex): Owner, entry: &CtEntry| {
+            live.contains(&ifindex)
+                && !expired(proto, entry, now)
+                && !(short.contains(&u32::from(entry.slot)) && gives_way(proto, entry, now))
+        };
         let Maps { ct4, ct6, closings, control, .. } = &mut self.maps;
         closings.open(control, now);
         let four = sweep_map(ct4, &mut counts, closings, keep);
@@ -149,23 +161,21 @@ fn sweep_map<K: Key>(
     closings: &mut Closings,
     keep: impl Fn(Owner, &CtEntry) -> bool,
 ) -> Swept {
-    let mut swept = Swept::default();
-    let mut gone = Vec::new();
-    // A concurrent deletion can make the walk start over: then an entry is seen twice, and the
-    // counts are a little high until the next sweep.
-    for (key, entry) in map.iter().flatten() {
-        if keep((key.proto(), key.ifindex()), &entry) {
-            swept.live += 1;
-            let count = counts.entry(entry.slot).or_default();
-            if entry.flags & CT_ESTABLISHED != 0 {
-                count.1 += 1;
-            } else {
-                count.0 += 1;
-            }
-        } else {
-            gone.push(key);
-        }
+    let seen = Seen::of(map, &keep).unwrap_or_else(|error| {
+        // Rather slowly than not at all: quotas and later pods hang on it.
+        debug!(%error, "a table of flows cannot be read in batches");
+        let mut seen = Seen::default();
+        // A concurrent deletion can make the walk start over: then an entry is seen twice, and the
+        // counts are a little high until the next sweep.
+        map.iter().flatten().for_each(|(key, entry)| seen.take(key, &entry, &keep));
+        seen
+    });
+    let Seen { live, counts: here, gone } = seen;
+    for (slot, (half, established)) in here {
+        let count = counts.entry(slot).or_default();
+        *count = (count.0 + half, count.1 + established);
     }
+    let mut swept = Swept { live, deleted: 0 };
     for key in gone {
         // A packet may have revived it since it was read, or a new flow taken its place.
         let Ok(entry) = map.get(&key, 0) else { continue };
@@ -179,6 +189,44 @@ fn sweep_map<K: Key>(
         }
     }
     swept
+}
+
+/// What a walk over a table has seen.
+struct Seen<K> {
+    live: usize,
+    counts: Counts,
+    gone: Vec<K>,
+}
+
+impl<K> Default for Seen<K> {
+    fn default() -> Self {
+        Self { live: 0, counts: Counts::new(), gone: Vec::new() }
+    }
+}
+
+impl<K: Key> Seen<K> {
+    fn of(
+        map: &BpfHashMap<MapData, K, CtEntry>,
+        keep: impl Fn(Owner, &CtEntry) -> bool,
+    ) -> io::Result<Self> {
+        let mut seen = Self::default();
+        batch::each(map, |key: K, entry| seen.take(key, &entry, &keep))?;
+        Ok(seen)
+    }
+
+    fn take(&mut self, key: K, entry: &CtEntry, keep: impl Fn(Owner, &CtEntry) -> bool) {
+        if !keep((key.proto(), key.ifindex()), entry) {
+            self.gone.push(key);
+            return;
+        }
+        self.live += 1;
+        let count = self.counts.entry(entry.slot).or_default();
+        if entry.flags & CT_ESTABLISHED != 0 {
+            count.1 += 1;
+        } else {
+            count.0 += 1;
+        }
+    }
 }
 
 /// Deletes every flow of interfaces that are gone, and those that were judged as a pod in one of

@@ -15,7 +15,7 @@ use enforcer_common::{
 
 use crate::{
     lab::{DROP, FRIEND4, IFINDEX, Lab, PASS, POD4, STRANGER4, TABLE, all, http, tally},
-    packets::{ACK, SYN, tcp, udp},
+    packets::{ACK, FIN, SYN, tcp, udp},
     runner::Runner,
 };
 
@@ -220,4 +220,103 @@ fn datagrams_fill_a_quota_and_their_answers_still_come() {
     assert_eq!(lab.run(Ingress, &udp(FRIEND4, POD4, (53, 1_299))).code, DROP);
     // Answered flows count elsewhere: there is room again.
     lab.expect(Egress, &udp(POD4, FRIEND4, (1_299, 53)), Reason::Allowed, true);
+}
+
+/// Both sides close a connection of the friend's.
+fn close(lab: &mut Lab, port: u16) {
+    for (direction, packet) in [
+        (Ingress, tcp(FRIEND4, POD4, (port, 80), FIN | ACK)),
+        (Egress, tcp(POD4, FRIEND4, (80, port), FIN | ACK)),
+        (Ingress, tcp(FRIEND4, POD4, (port, 80), ACK)),
+    ] {
+        assert_eq!(lab.run(direction, &packet).code, PASS);
+    }
+}
+
+/// 256 connections, which is all that the pod may have: closed, but for two that are idle for long.
+fn full_of_closed() -> Lab {
+    // 1,024 entries: 64 half-open and 256 established ones.
+    let mut lab = Lab::sized([true, true], [http(), http()], 1024);
+    for port in 1_000..1_256 {
+        establish(&mut lab, port);
+        if port >= 1_002 {
+            close(&mut lab, port);
+        }
+    }
+    (1_000..1_002).for_each(|port| idle(&mut lab, port, 400_000));
+    lab
+}
+
+#[test]
+fn closed_connections_give_way_where_the_quota_is_full() {
+    let mut lab = full_of_closed();
+    lab.run(Ingress, &tcp(FRIEND4, POD4, (2_000, 80), SYN));
+    assert_eq!(lab.run(Egress, &tcp(POD4, FRIEND4, (80, 2_000), SYN | ACK)).code, PASS);
+    let last = tcp(FRIEND4, POD4, (2_000, 80), ACK);
+    let early = lab.run(Ingress, &last);
+    assert_eq!(early.counted, [(Reason::ConntrackFull, Ingress, 1)], "their ends may be repeated");
+    // Long before their own time, which is two minutes.
+    (1_002..1_255).for_each(|port| idle(&mut lab, port, 11));
+    // The table is walked at most once a second.
+    std::thread::sleep(std::time::Duration::from_millis(1_100));
+    assert_eq!(lab.run(Ingress, &last).code, PASS);
+    // The idle ones, the one that closed a moment ago, and the new one.
+    assert_eq!(lab.kernel.flows(1), Some((0, 4)));
+    assert_eq!(lab.run(Egress, &tcp(POD4, FRIEND4, (80, 1_001), ACK)).code, PASS);
+}
+
+#[test]
+fn room_that_one_pod_needs_is_not_made_of_anothers_flows() {
+    let mut lab = full_of_closed();
+    let (neighbour, address) = with_neighbour(&mut lab);
+    let runner = Runner::new(&mut lab.kernel);
+    let theirs = |flags| tcp(FRIEND4, address, (1_000, 80), flags);
+    let answer = |flags| tcp(address, FRIEND4, (80, 1_000), flags);
+    for (direction, packet) in [
+        (Ingress, theirs(SYN)),
+        (Egress, answer(SYN | ACK)),
+        (Ingress, theirs(ACK)),
+        (Ingress, theirs(FIN | ACK)),
+        (Egress, answer(FIN | ACK)),
+    ] {
+        assert_eq!(runner.run(direction, &packet, neighbour, 2), PASS);
+    }
+    let key = CtKey4 { ifindex: neighbour, local: u32::from_ne_bytes(address), ..key(1_000) };
+    let mut entry = lab.kernel.flow4(&key).unwrap();
+    entry.last_seen = entry.last_seen.saturating_sub(11 * SECOND);
+    lab.kernel.set_flow4(&key, &entry).unwrap();
+    (1_002..1_256).for_each(|port| idle(&mut lab, port, 11));
+    establish(&mut lab, 2_000);
+    assert_eq!(lab.kernel.flows(1), Some((0, 3)));
+    assert_eq!(lab.kernel.flows(neighbour), Some((0, 1)));
+}
+
+#[test]
+fn the_sweep_makes_room_before_it_is_needed() {
+    let mut lab = full_of_closed();
+    (1_002..1_255).for_each(|port| idle(&mut lab, port, 11));
+    let swept = lab.kernel.sweep();
+    assert_eq!((swept.live, swept.deleted), (3, 253));
+    assert_eq!(lab.kernel.flows(1), Some((0, 3)));
+    // With room enough they stay for their time.
+    (1_300..1_310).for_each(|port| {
+        establish(&mut lab, port);
+        close(&mut lab, port);
+        idle(&mut lab, port, 11);
+    });
+    assert_eq!(lab.kernel.sweep().deleted, 0);
+}
+
+#[test]
+fn a_sweep_sees_each_of_many_flows_once() {
+    let mut lab = Lab::sized([true, true], [http(), http()], 65_536);
+    for port in 1_000..1_300 {
+        establish(&mut lab, port);
+    }
+    let strangers = fill(&mut lab, enforcer::dataplane::monotonic());
+    assert!(strangers > 60_000, "{strangers}");
+    let swept = lab.kernel.sweep();
+    assert_eq!((swept.live, swept.deleted), (300, strangers as usize));
+    assert_eq!(lab.kernel.flows(1), Some((0, 300)));
+    assert_eq!(lab.kernel.sweep().live, 300);
 }
