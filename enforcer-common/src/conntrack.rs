@@ -34,6 +34,10 @@ pub const SECOND: u64 = 1_000_000_000;
 /// No timeout is shorter: an entry used within this time needs no further look at its state.
 pub const SHORTEST: u64 = 10 * SECOND;
 
+/// The end of a connection is repeated for so long, as good as always: a lost segment is sent again
+/// after a fifth of a second, and then after twice the time (RFC 6298, as Linux has it).
+const REPEATED: u64 = 3 * SECOND;
+
 /// What a side's byte becomes after it sent a packet with these TCP flags (0 if not TCP).
 #[must_use]
 #[inline(always)]
@@ -118,12 +122,14 @@ pub const fn timeout(proto: u8, entry: &CtEntry) -> u64 {
             if entry.flags & CT_REVOKED != 0 {
                 // Longer than retransmissions go on, so that they find their flow's origin.
                 3_600 * SECOND
-            } else if (origin | reply) & RST != 0 {
-                SHORTEST
-            } else if origin & reply & FIN != 0 || !established(proto, origin, reply) {
+            } else if !established(proto, origin, reply) {
+                if (origin | reply) & RST != 0 { SHORTEST } else { 120 * SECOND }
+            } else if origin & reply & FIN != 0 {
                 120 * SECOND
-            } else if (origin | reply) & FIN != 0 {
-                // Half-closed connections may stream for as long as they like, but not idle.
+            } else if (origin | reply) & (FIN | RST) != 0 {
+                // Half-closed connections may stream for as long as they like, but not idle. And a
+                // reset may be anybody's guess, with numbers that its receiver throws away: whether
+                // it ended the connection shows only when one that lives goes on.
                 3_600 * SECOND
             } else {
                 432_000 * SECOND
@@ -161,16 +167,19 @@ pub const fn expired(proto: u8, entry: &CtEntry, now: u64) -> bool {
 /// Whether the entry may go before its time where its endpoint has no room left: nothing that it is
 /// for can come any more, as far as the node's own tracking knows.
 ///
-/// A TCP connection that both sides have closed is kept for what is repeated of its end, and an
-/// answered datagram for twice as long as `nf_conntrack_proto_udp.c` keeps it. Without this a pod
-/// with many short connections would spend its quota on those that are over.
+/// A TCP connection that both sides have closed is kept for what is repeated of its end, one that
+/// was reset because it may not have been, and an answered datagram for twice as long as
+/// `nf_conntrack_proto_udp.c` keeps it. Without this a pod with many short connections would spend
+/// its quota on those that are over.
 #[must_use]
 #[inline(always)]
 pub const fn gives_way(proto: u8, entry: &CtEntry, now: u64) -> bool {
     let (origin, reply) = (entry.seen_origin, entry.seen_reply);
     let idle = now.saturating_sub(entry.last_seen);
     match proto {
-        TCP => idle > SHORTEST && origin & reply & FIN != 0 && entry.flags & CT_REVOKED == 0,
+        TCP if entry.flags & CT_REVOKED != 0 => false,
+        TCP if origin & reply & FIN != 0 => idle > REPEATED,
+        TCP => idle > SHORTEST && (origin | reply) & RST != 0,
         UDP => idle > 30 * SECOND && reply & SEEN != 0 && !streams(entry),
         _ => false,
     }
@@ -222,7 +231,8 @@ mod tests {
     fn a_reset_ends_a_flow_only_if_nothing_follows() {
         let (origin, reply) = (SEEN | SYN | ACK, SEEN | SYN | ACK);
         let reset = observe(reply, tcp::RST);
-        assert_eq!(timeout(TCP, &entry(origin, reset)), SHORTEST);
+        assert_eq!(timeout(TCP, &entry(origin, reset)), 3_600 * SECOND);
+        assert_eq!(timeout(TCP, &entry(SEEN | SYN, SEEN | RST | ACK)), SHORTEST, "refused");
         let alive = observe(reset, tcp::ACK);
         assert_eq!(timeout(TCP, &entry(origin, alive)), 432_000 * SECOND);
     }
@@ -248,8 +258,10 @@ mod tests {
     fn only_what_is_closed_or_answered_gives_way() {
         let open = SEEN | SYN | ACK;
         let mut closed = entry(open | FIN, open | FIN);
-        assert!(!gives_way(TCP, &closed, SHORTEST), "its end may be repeated");
-        assert!(gives_way(TCP, &closed, SHORTEST + 1) && !expired(TCP, &closed, SHORTEST + 1));
+        assert!(!gives_way(TCP, &closed, REPEATED), "its end may be repeated");
+        assert!(gives_way(TCP, &closed, REPEATED + 1) && !expired(TCP, &closed, REPEATED + 1));
+        let reset = entry(open, SEEN | RST);
+        assert!(!gives_way(TCP, &reset, SHORTEST) && gives_way(TCP, &reset, SHORTEST + 1));
         closed.flags = CT_REVOKED;
         assert!(!gives_way(TCP, &closed, 3_600 * SECOND), "it says who opened it");
         for alive in [entry(open, open), entry(open | FIN, open), entry(SEEN | SYN, 0)] {

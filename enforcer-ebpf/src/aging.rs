@@ -1,5 +1,5 @@
-//! Aging without an agent: when an endpoint's quota is full, expired flows are deleted then and
-//! there.
+//! Aging without an agent: when an endpoint's quota is full, or the table is, expired flows are deleted
+//! then and there.
 //!
 //! The agent's sweep keeps room while it lives. While none does, flows that are over would fill
 //! the quotas and close pods; so the program that finds one full walks the table itself, at most
@@ -27,12 +27,15 @@ type Callback<K> = extern "C" fn(*mut c_void, *const K, *mut CtEntry, *mut Walk)
 #[repr(C)]
 struct Walk {
     now: u64,
-    /// Slot of the endpoint that needs room.
+    /// Slot of the endpoint that needs room, or [`ALL`].
     slot: u64,
 }
 
-/// Slot 0 is no endpoint's: one of its clocks says when the table was last walked.
+/// Slot 0 is no endpoint's: its clocks say when the table was last walked for an endpoint and for all.
 const WALK: u32 = 0;
+
+/// Instead of a slot: the table is full.
+pub(crate) const ALL: u32 = 0;
 
 /// Deletes expired flows, and those of the endpoint in `slot` that give way, unless that was done
 /// within the last second. Returns 1 if it walked.
@@ -42,10 +45,12 @@ pub(crate) extern "C" fn age(now: u64, slot: u32) -> u32 {
     let Some(walk) = hook::counts(WALK) else {
         return 0;
     };
-    if now.saturating_sub(walk.last_egress) < SECOND {
+    // Apart, so that a pod which has no room does not keep the table from having some.
+    let last = if slot == ALL { &mut walk.last_ingress } else { &mut walk.last_egress };
+    if now.saturating_sub(*last) < SECOND {
         return 0;
     }
-    walk.last_egress = now;
+    *last = now;
     let mut walk = Walk { now, slot: u64::from(slot) };
     let context: *mut c_void = (&raw mut walk).cast();
     let four: Callback<CtKey4> = expire4;
@@ -77,7 +82,8 @@ fn over(proto: u32, entry: *const CtEntry, walk: *const Walk) -> Option<(u16, u8
     // SAFETY: the helper passes the context that it was given.
     let walk = unsafe { &*walk };
     let over = expired(proto as u8, entry, walk.now)
-        || (u64::from(entry.slot) == walk.slot && gives_way(proto as u8, entry, walk.now));
+        || ((walk.slot == u64::from(ALL) || walk.slot == u64::from(entry.slot))
+            && gives_way(proto as u8, entry, walk.now));
     over.then_some((entry.slot, entry.flags))
 }
 

@@ -44,11 +44,10 @@ pub(crate) fn record(state: &State, entry: &CtEntry, mode: u32) -> bool {
         end::gave_way(state, old);
     }
     let mode = if mode == BPF_NOEXIST { BPF_NOEXIST } else { BPF_ANY };
-    let result = if state.packet.v6 == 0 {
-        CT4.insert(Tuple::of(state).key4(), entry, u64::from(mode)).err().unwrap_or(0)
-    } else {
-        insert6(state, entry, mode)
-    };
+    let mut result = insert(state, entry, mode);
+    if result == E2BIG && aging::age(state.now, aging::ALL) != 0 {
+        result = insert(state, entry, mode);
+    }
     match result {
         0 => {
             if replaced == 2 {
@@ -65,9 +64,20 @@ pub(crate) fn record(state: &State, entry: &CtEntry, mode: u32) -> bool {
     }
 }
 
+#[inline(always)]
+fn insert(state: &State, entry: &CtEntry, mode: u32) -> i32 {
+    if state.packet.v6 == 0 {
+        CT4.insert(Tuple::of(state).key4(), entry, u64::from(mode)).err().unwrap_or(0)
+    } else {
+        insert6(state, entry, mode)
+    }
+}
+
 #[inline(never)]
 fn insert6(state: &State, entry: &CtEntry, mode: u32) -> i32 {
     CT6.insert(Tuple::of(state).key6(), entry, u64::from(mode)).err().unwrap_or(0)
 }
 
+/// The table is full.
+const E2BIG: i32 = -7;
 const EEXIST: i32 = -17;

@@ -81,9 +81,11 @@ impl Kernel {
         // Before their programs have to make room themselves.
         let half = |quota: u32| i64::from(quota / 2);
         let (half_open, established) = (half(self.quotas.half), half(self.quotas.established));
+        let all: i64 = before.iter().map(|(_, (h, e))| h + e).sum();
+        let table_is_short = all > half(self.sizes.conntrack);
         let short: BTreeSet<u32> = before
             .iter()
-            .filter(|(_, (h, e))| *h > half_open || *e > established)
+            .filter(|(_, (h, e))| table_is_short || *h > half_open || *e > established)
             .map(|(slot, _)| *slot)
             .collect();
         let keep = |(proto, ifindex): Owner, entry: &CtEntry| {

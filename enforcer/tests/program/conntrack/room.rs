@@ -15,7 +15,7 @@ use enforcer_common::{
 
 use crate::{
     lab::{DROP, FRIEND4, IFINDEX, Lab, PASS, POD4, STRANGER4, TABLE, all, http, tally},
-    packets::{ACK, FIN, SYN, tcp, udp},
+    packets::{ACK, FIN, RST, SYN, tcp, udp},
     runner::Runner,
 };
 
@@ -319,4 +319,34 @@ fn a_sweep_sees_each_of_many_flows_once() {
     assert_eq!((swept.live, swept.deleted), (300, strangers as usize));
     assert_eq!(lab.kernel.flows(1), Some((0, 300)));
     assert_eq!(lab.kernel.sweep().live, 300);
+}
+
+#[test]
+fn a_full_table_makes_room_of_what_is_over() {
+    let mut lab = Lab::strict();
+    establish(&mut lab, 1_000);
+    establish(&mut lab, 1_001);
+    close(&mut lab, 1_001);
+    idle(&mut lab, 1_001, 4);
+    let there = fill(&mut lab, enforcer::dataplane::monotonic());
+    // One place for the new connection, that of the closed one.
+    lab.expect(Ingress, &tcp(FRIEND4, POD4, (2_000, 80), SYN), Reason::Allowed, true);
+    lab.expect(Ingress, &tcp(FRIEND4, POD4, (2_001, 80), SYN), Reason::ConntrackFull, true);
+    lab.fast(Ingress, &tcp(FRIEND4, POD4, (1_000, 80), ACK));
+    // What is not over stays, whoever's it is.
+    assert_eq!(lab.kernel.sweep().deleted, there as usize, "all but the pod's");
+}
+
+#[test]
+fn a_reset_that_ended_nothing_costs_an_idle_connection_nothing() {
+    let mut lab = Lab::strict();
+    establish(&mut lab, 1_000);
+    // With numbers that the pod throws away, as somebody would send who only guesses.
+    assert_eq!(lab.run(Ingress, &tcp(FRIEND4, POD4, (1_000, 80), RST)).code, PASS);
+    idle(&mut lab, 1_000, 3_000);
+    assert_eq!(lab.run(Egress, &tcp(POD4, FRIEND4, (80, 1_000), ACK)).code, PASS);
+    // The other side goes on, and so does the connection.
+    assert_eq!(lab.run(Ingress, &tcp(FRIEND4, POD4, (1_000, 80), ACK)).code, PASS);
+    idle(&mut lab, 1_000, 400_000);
+    assert_eq!(lab.run(Egress, &tcp(POD4, FRIEND4, (80, 1_000), ACK)).code, PASS);
 }

@@ -134,7 +134,7 @@ fn a_reset_of_either_side_ends_it_unless_it_goes_on() {
         each(lab, |setting, lab| {
             setting.run(lab, OPEN);
             setting.run(lab, &format!("{side} R pass {reset}\n{side} RA pass {reset}"));
-            lives(setting, lab, 10);
+            lives(setting, lab, 3_600);
             setting.run(lab, &format!("r S deny {reset}"));
             // A forged one: the next segment of the same side shows that it lives.
             setting.run(lab, &format!("{side} A pass SA SA E"));
