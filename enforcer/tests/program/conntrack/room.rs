@@ -41,10 +41,10 @@ fn key(port: u16) -> CtKey4 {
     }
 }
 
-/// Lets a connection be silent for so many seconds.
+/// Has a connection been silent for so many seconds, however long the test took so far.
 fn idle(lab: &mut Lab, port: u16, seconds: u64) {
     let mut entry = lab.kernel.flow4(&key(port)).unwrap();
-    entry.last_seen = entry.last_seen.saturating_sub(seconds * SECOND);
+    entry.last_seen = enforcer::dataplane::monotonic().saturating_sub(seconds * SECOND);
     lab.kernel.set_flow4(&key(port), &entry).unwrap();
 }
 
@@ -253,12 +253,14 @@ fn closed_connections_give_way_where_the_quota_is_full() {
     lab.run(Ingress, &tcp(FRIEND4, POD4, (2_000, 80), SYN));
     assert_eq!(lab.run(Egress, &tcp(POD4, FRIEND4, (80, 2_000), SYN | ACK)).code, PASS);
     let last = tcp(FRIEND4, POD4, (2_000, 80), ACK);
+    (1_002..1_256).for_each(|port| idle(&mut lab, port, 0));
     let early = lab.run(Ingress, &last);
     assert_eq!(early.counted, [(Reason::ConntrackFull, Ingress, 1)], "their ends may be repeated");
     // Long before their own time, which is two minutes.
     (1_002..1_255).for_each(|port| idle(&mut lab, port, 11));
     // The table is walked at most once a second.
     std::thread::sleep(std::time::Duration::from_millis(1_100));
+    idle(&mut lab, 1_255, 0);
     assert_eq!(lab.run(Ingress, &last).code, PASS);
     // The idle ones, the one that closed a moment ago, and the new one.
     assert_eq!(lab.kernel.flows(1), Some((0, 4)));
@@ -295,6 +297,7 @@ fn room_that_one_pod_needs_is_not_made_of_anothers_flows() {
 fn the_sweep_makes_room_before_it_is_needed() {
     let mut lab = full_of_closed();
     (1_002..1_255).for_each(|port| idle(&mut lab, port, 11));
+    idle(&mut lab, 1_255, 0);
     let swept = lab.kernel.sweep();
     assert_eq!((swept.live, swept.deleted), (3, 253));
     assert_eq!(lab.kernel.flows(1), Some((0, 3)));
@@ -302,7 +305,7 @@ fn the_sweep_makes_room_before_it_is_needed() {
     (1_300..1_310).for_each(|port| {
         establish(&mut lab, port);
         close(&mut lab, port);
-        idle(&mut lab, port, 11);
+        idle(&mut lab, port, 100);
     });
     assert_eq!(lab.kernel.sweep().deleted, 0);
 }
