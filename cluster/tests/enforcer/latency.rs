@@ -1,11 +1,6 @@
 //! How long a pod takes to start, with and without an agent on its node.
 
-use std::{
-    io::{Read as _, Write as _},
-    os::unix::net::UnixStream,
-    process::{Child, Command, Stdio},
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 
@@ -13,6 +8,7 @@ use crate::{
     namespace::{Namespace, PodSpec},
     network::Tries,
     poll,
+    proxy::{Body, Proxy},
     world::{PATIENCE, World},
 };
 
@@ -23,46 +19,9 @@ const MOST: f64 = 50.0;
 /// On a busy machine one measurement says little; an agent that is slow is slow in all of them.
 const ROUNDS: usize = 3;
 
-/// The API server, through `kubectl proxy`: starting kubectl takes longer than what is measured.
-struct Proxy {
-    process: Child,
-    socket: std::path::PathBuf,
-}
-
-impl Proxy {
-    fn start(world: &World) -> Self {
-        let socket = std::env::temp_dir().join(format!("enforcer-api-{}.sock", std::process::id()));
-        let mut command: Command = world.cluster.kubectl();
-        command.arg("proxy").arg(format!("--unix-socket={}", socket.display()));
-        let process = command.stdout(Stdio::null()).spawn().unwrap();
-        let proxy = Self { process, socket };
-        poll::until("kubectl proxy", PATIENCE, || {
-            UnixStream::connect(&proxy.socket).map_err(|error| error.to_string())
-        });
-        proxy
-    }
-
-    fn post(&self, path: &str, body: &str) {
-        let mut stream = UnixStream::connect(&self.socket).unwrap();
-        let request = format!(
-            "POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
-             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        stream.write_all(request.as_bytes()).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
-    }
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        self.process.kill().ok();
-        self.process.wait().ok();
-        std::fs::remove_file(&self.socket).ok();
-    }
+/// Milliseconds of the epoch, as the workload writes them.
+pub(crate) fn now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64() * 1e3
 }
 
 /// From creation to first act, in milliseconds.
@@ -89,9 +48,9 @@ fn measure(world: &World, proxy: &Proxy, round: &str) -> [Times; 2] {
             // Its own port: refused at once, and nobody else takes part.
             let words = "connect 127.0.0.1:9 --first-act --for 0.1";
             let spec = PodSpec::new(&name, node, words).once();
-            let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64() * 1e3;
             let begun = now();
-            proxy.post(&format!("/api/v1/namespaces/{}/pods", space.name), &space.object(&spec));
+            let path = format!("/api/v1/namespaces/{}/pods", space.name);
+            proxy.send("POST", &path, Body::Object(&space.object(&spec)));
             let tries = poll::until(&format!("the first act of {name}"), PATIENCE, || {
                 let logs = world.cluster.ask(&["logs", &name, "-n", &space.name]);
                 let logs = logs.map_err(|error| error.to_string())?;

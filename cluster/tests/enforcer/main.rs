@@ -10,6 +10,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on is to end, also in its helpers")]
 
 mod api_server;
+mod changes;
 mod churn;
 mod ending;
 mod hubble;
@@ -20,6 +21,7 @@ mod network;
 mod operations;
 mod policies;
 mod poll;
+mod proxy;
 mod reboot;
 mod rollout;
 mod runner;
@@ -89,6 +91,7 @@ const TESTS: &[Test] = &[
         run: operations::break_glass,
     },
     Test { name: "churn::nothing_stays_of_pods_that_have_gone", run: churn::churn },
+    Test { name: "changes::a_label_is_in_force_soon", run: changes::soon },
     Test { name: "latency::pods_start_as_soon_as_without_an_agent", run: latency::start },
     Test {
         name: "starting::a_pod_that_starts_without_an_agent_is_named",
