@@ -303,7 +303,7 @@ fn pod(number: u32) -> PodIdentity {
     PodIdentity {
         key: key(&format!("web-5d9f7c6b4d-{number}")),
         uid: format!("{number:036}").into(),
-        labels: (0..8).map(|label| format!("example.org/label-{label}=value")).collect(),
+        labels: (0..8).map(|label| (format!("example.org/label-{label}"), "value")).collect(),
         namespace_labels: Arc::new(Labels::new()),
         ports: Vec::new(),
         node: Some("w1".into()),

@@ -3,12 +3,17 @@
 
 mod flows;
 mod latency;
+mod plot;
 mod program;
+mod scale;
 mod table;
 
 use std::{fs, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
+
+#[global_allocator]
+static ALLOCATOR: scale::counting::Counting = scale::counting::Counting;
 
 /// Why a benchmark has no result.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +63,24 @@ enum Bench {
         #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=10_000))]
         changes: u32,
     },
+    /// How the first plan, single events and memory grow with the cluster
+    Scale {
+        /// The agent, to be measured as well
+        #[arg(long, value_name = "FILE")]
+        binary: Option<PathBuf>,
+        /// Pods of each cluster
+        #[arg(long, value_delimiter = ',', default_value = "100,1000,10000,100000")]
+        pods: Vec<u32>,
+        /// Folder for plots
+        #[arg(long, value_name = "DIR")]
+        plots: Option<PathBuf>,
+    },
+    /// One size of it, for the process that asks
+    #[command(hide = true)]
+    ScaleOne {
+        /// Pods of the cluster
+        pods: u32,
+    },
 }
 
 fn main() -> ExitCode {
@@ -72,6 +95,10 @@ fn main() -> ExitCode {
             let sizes: Vec<_> = pods.into_iter().map(size).collect();
             ("latency", latency::run(&binary, &sizes, changes))
         }
+        Bench::Scale { binary, pods, plots } => {
+            ("scale", scale::run(&scale::Plan { pods, binary, plots }))
+        }
+        Bench::ScaleOne { pods } => return one_size(pods),
     };
     match result {
         Ok(rows) => {
@@ -80,6 +107,17 @@ fn main() -> ExitCode {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => complain(&error),
             }
+        }
+        Err(error) => complain(&error),
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "what the process that asks reads")]
+fn one_size(pods: u32) -> ExitCode {
+    match scale::one(pods) {
+        Ok(text) => {
+            println!("{text}");
+            ExitCode::SUCCESS
         }
         Err(error) => complain(&error),
     }

@@ -34,6 +34,12 @@ impl Samples {
     }
 }
 
+impl FromIterator<f64> for Samples {
+    fn from_iter<I: IntoIterator<Item = f64>>(samples: I) -> Self {
+        Self(samples.into_iter().collect())
+    }
+}
+
 /// One line of a table.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Row {

@@ -128,7 +128,7 @@ mod tests {
         index.apply(Event::PodApplied(here.clone()));
         index.apply(Event::PodApplied(there.clone()));
         let of = |event: Event| change(&index, "w1", &event);
-        let labels = Labels::from([("a".into(), "b".into())]);
+        let labels = Labels::from([("a", "b")]);
         for pod in [&here, &there] {
             let ready = Pod { containers_started: Some(7), ..pod.clone() };
             assert_eq!(of(Event::PodApplied(ready)), Unsaved::Nothing);

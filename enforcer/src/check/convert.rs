@@ -23,7 +23,7 @@ pub(crate) fn pod(pod: &Pod) -> enforcer_reference::Pod {
     enforcer_reference::Pod {
         name: name(&pod.key),
         uid: pod.uid.to_string(),
-        labels: pod.labels.clone(),
+        labels: pod.labels.to_map(),
         addresses: pod.addresses.clone(),
         host_network: pod.host_network,
         finished: pod.finished,

@@ -89,7 +89,7 @@ impl Mirror {
         let namespaces: BTreeSet<&Arc<str>> =
             pods.iter().map(|pod| &pod.key.namespace).chain([&subject.key.namespace]).collect();
         let namespace = |name: &Arc<str>| {
-            let labels = self.namespaces.get(name)?.clone();
+            let labels = self.namespaces.get(name)?.to_map();
             Some(enforcer_reference::Namespace { name: name.to_string(), labels })
         };
         let policies = self.policies.get(&*subject.key.namespace);

@@ -108,10 +108,8 @@ impl<T: Default> Bucket<T> {
         if self.hooked.is_empty() {
             return;
         }
-        for (key, value) in labels {
-            if let Some(slot) =
-                self.hooked.get(key.as_str()).and_then(|values| values.get(value.as_str()))
-            {
+        for (key, value) in labels.iter() {
+            if let Some(slot) = self.hooked.get(key).and_then(|values| values.get(value)) {
                 visit(slot);
             }
         }

@@ -69,7 +69,8 @@ impl Index {
             .iter()
             .filter_map(|(name, namespace)| {
                 let value = namespace.labels.get(ENFORCEMENT_LABEL)?;
-                let bad = || BadEnforcement { namespace: Arc::clone(name), value: value.clone() };
+                let bad =
+                    || BadEnforcement { namespace: Arc::clone(name), value: value.to_owned() };
                 parse(value).is_none().then(bad)
             })
             .collect();

@@ -5,8 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 use enforcer_common::abi::{self, ServiceKey};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 
-/// Labels of an object.
-pub type Labels = BTreeMap<String, String>;
+pub use super::labels::Labels;
 
 /// Namespace and name of a namespaced object.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

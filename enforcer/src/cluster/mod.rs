@@ -34,6 +34,7 @@ mod enforcement;
 pub mod event;
 mod index;
 mod interfaces;
+mod labels;
 mod objects;
 pub mod plan;
 mod remember;

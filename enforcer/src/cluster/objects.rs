@@ -155,7 +155,10 @@ impl Objects {
         for pod in new.iter().filter(|pod| is_on_pod_network(pod)) {
             for address in &pod.addresses {
                 let claim = Claim { pod: Arc::clone(pod), given: given.contains(address) };
-                self.addresses.entry(*address).or_default().claims.push(claim);
+                let claims = &mut self.addresses.entry(*address).or_default().claims;
+                // Nearly all addresses have one claim, and there are very many.
+                claims.reserve_exact(1);
+                claims.push(claim);
             }
         }
         if given.is_empty() {
@@ -255,7 +258,7 @@ impl Objects {
 }
 
 fn name_label(name: &str) -> Arc<Labels> {
-    Arc::new(Labels::from([(NAMESPACE_NAME_LABEL.to_owned(), name.to_owned())]))
+    Arc::new(Labels::from([(NAMESPACE_NAME_LABEL, name)]))
 }
 
 fn range(net: &IpNet) -> RangeInclusive<IpAddr> {

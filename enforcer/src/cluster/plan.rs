@@ -129,8 +129,8 @@ pub struct PodIdentity {
     pub key: ObjectKey,
     /// UID, may be empty.
     pub uid: Arc<str>,
-    /// `key=value` pairs, sorted.
-    pub labels: Vec<String>,
+    /// Labels.
+    pub labels: Labels,
     /// Labels of its namespace.
     pub namespace_labels: Arc<Labels>,
     /// Its named ports.

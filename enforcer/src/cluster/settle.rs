@@ -449,7 +449,7 @@ fn identity(pod: &Pod, namespace_labels: &Arc<Labels>) -> PodIdentity {
     PodIdentity {
         key: pod.key.clone(),
         uid: Arc::clone(&pod.uid),
-        labels: pod.labels.iter().map(|(key, value)| format!("{key}={value}")).collect(),
+        labels: pod.labels.clone(),
         namespace_labels: Arc::clone(namespace_labels),
         ports: pod.ports.clone(),
         node: pod.node.clone(),

@@ -158,7 +158,7 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::{
-        cluster::plan::NameChange,
+        cluster::{event::Labels, plan::NameChange},
         flow::decode::{decode, tests::image},
         policy::{
             compile,
@@ -174,7 +174,7 @@ pub(crate) mod tests {
         Arc::new(PodIdentity {
             key: key(namespace, name),
             uid: "".into(),
-            labels: vec![format!("app={name}")],
+            labels: Labels::from([("app", name)]),
             namespace_labels: Arc::default(),
             ports: Vec::new(),
             node: Some("w1".into()),

@@ -7,10 +7,7 @@ use super::{
     directory::Place,
     event::{DecidedBy, Flow, connection_direction},
 };
-use crate::{
-    cluster::{event::Labels, plan::PodIdentity},
-    policy::nearest::{Denied, NearestMiss, PeerPod, nearest_miss},
-};
+use crate::policy::nearest::{Denied, NearestMiss, PeerPod, nearest_miss};
 
 impl Flow {
     /// The rule that would have allowed the flow but for one thing, if there is one: of the
@@ -39,16 +36,15 @@ impl Flow {
             Direction::Ingress => own.as_deref(),
             Direction::Egress => peer,
         };
-        let labels = peer.map(labels);
         nearest_miss(
             isolating.policies(),
             &Denied {
                 direction,
                 address: address?,
-                peer: peer.zip(labels.as_ref()).map(|(pod, labels)| PeerPod {
+                peer: peer.map(|pod| PeerPod {
                     namespace: &pod.key.namespace,
                     namespace_labels: &pod.namespace_labels,
-                    labels,
+                    labels: &pod.labels,
                 }),
                 protocol: self.raw.proto,
                 // A reply goes against the connection.
@@ -57,11 +53,6 @@ impl Flow {
             },
         )
     }
-}
-
-fn labels(pod: &PodIdentity) -> Labels {
-    let pairs = pod.labels.iter().filter_map(|pair| pair.split_once('='));
-    pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
 #[cfg(test)]
@@ -77,7 +68,7 @@ mod tests {
     use crate::{
         cluster::{
             event::{NamedPort, Protocol},
-            plan::NameChange,
+            plan::{NameChange, PodIdentity},
         },
         flow::{
             decode::{decode, tests::image},

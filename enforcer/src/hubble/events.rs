@@ -134,7 +134,7 @@ impl PolicyChange {
 
 impl EndpointChange {
     fn labels(&self) -> Vec<String> {
-        let own = self.pod.labels.iter().map(|label| format!("k8s:{label}"));
+        let own = self.pod.labels.iter().map(|(key, value)| format!("k8s:{key}={value}"));
         let namespace = format!("k8s:{NAMESPACE_LABEL}={}", self.pod.key.namespace);
         own.chain([namespace]).collect()
     }

@@ -26,10 +26,10 @@ struct Requirement {
 impl Requirement {
     /// `NotIn` and `DoesNotExist` hold when the key is missing (`labels.Requirement`).
     fn matches(&self, labels: &Labels) -> bool {
-        let value = labels.get(&*self.key);
+        let value = labels.get(&self.key);
         match &self.operator {
-            Operator::In(values) => value.is_some_and(|v| values.contains(v.as_str())),
-            Operator::NotIn(values) => value.is_none_or(|v| !values.contains(v.as_str())),
+            Operator::In(values) => value.is_some_and(|v| values.contains(v)),
+            Operator::NotIn(values) => value.is_none_or(|v| !values.contains(v)),
             Operator::Exists => value.is_some(),
             Operator::DoesNotExist => value.is_none(),
         }
@@ -115,7 +115,7 @@ impl Selector {
     pub fn unmet<'a>(&'a self, labels: &'a Labels) -> impl Iterator<Item = Unmet<'a>> {
         self.requirements.iter().filter(|requirement| !requirement.matches(labels)).map(
             |requirement| {
-                let value = labels.get(&*requirement.key).map(String::as_str);
+                let value = labels.get(&requirement.key);
                 Unmet { requirement, value }
             },
         )

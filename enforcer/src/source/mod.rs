@@ -11,6 +11,7 @@ pub mod problem;
 pub mod report;
 pub mod saved;
 mod saved_services;
+pub mod shared;
 pub mod unsaved;
 pub mod validate;
 

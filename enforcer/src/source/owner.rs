@@ -4,11 +4,10 @@
 //! that the Deployment gave both (`pod-template-hash`), and a Job is a CronJob's if its name ends
 //! in the time for which it was scheduled, near the time at which the pod was made.
 
-use std::sync::Arc;
-
 use serde::Deserialize;
 
-use crate::cluster::event::{Labels, Workload};
+use super::{pod::RawLabels, shared::Shared};
+use crate::cluster::event::Workload;
 
 /// The label with the hash that a Deployment puts on its ReplicaSets, in whose names it is, and on
 /// their pods (`apps/v1` `DefaultDeploymentUniqueLabelKey`).
@@ -32,7 +31,7 @@ pub(super) struct Reference {
 /// What of a pod tells whose it is.
 pub(super) struct Controlled<'a> {
     pub(super) pod: &'a str,
-    pub(super) labels: &'a Labels,
+    pub(super) labels: &'a RawLabels,
     /// Creation, seconds since the epoch.
     pub(super) created: Option<i64>,
 }
@@ -41,7 +40,7 @@ pub(super) struct Controlled<'a> {
 pub(super) fn workload(
     of: &Controlled<'_>,
     owners: Option<&[Reference]>,
-    shared: &mut dyn FnMut(&str) -> Arc<str>,
+    shared: &mut Shared,
 ) -> Workload {
     let controller = owners.unwrap_or_default().iter().find(|one| one.controller == Some(true));
     let (kind, name) = match controller.map(|one| (one.kind.as_str(), one.name.as_str())) {
@@ -56,10 +55,10 @@ pub(super) fn workload(
         },
         Some(other) => other,
     };
-    Workload { kind: shared(kind), name: shared(name) }
+    Workload { kind: shared.text(kind), name: shared.text(name) }
 }
 
-fn deployment<'a>(replica_set: &'a str, labels: &Labels) -> Option<&'a str> {
+fn deployment<'a>(replica_set: &'a str, labels: &RawLabels) -> Option<&'a str> {
     let hash = labels.get(TEMPLATE_HASH)?;
     let name = replica_set.strip_suffix(hash.as_str())?.strip_suffix('-')?;
     (!name.is_empty() && !hash.is_empty()).then_some(name)
@@ -87,9 +86,9 @@ mod tests {
 
     fn of(owners: &str, hash: &str, created: Option<i64>) -> String {
         let owners: Vec<Reference> = serde_norway::from_str(owners).unwrap();
-        let labels = Labels::from([(TEMPLATE_HASH.to_owned(), hash.to_owned())]);
+        let labels = RawLabels::from([(TEMPLATE_HASH.to_owned(), hash.to_owned())]);
         let of = Controlled { pod: "web-1", labels: &labels, created };
-        let Workload { kind, name } = workload(&of, Some(&owners), &mut |text| text.into());
+        let Workload { kind, name } = workload(&of, Some(&owners), &mut Shared::default());
         format!("{kind}/{name}")
     }
 

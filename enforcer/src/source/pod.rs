@@ -4,16 +4,19 @@
 //! What a manifest says of names and labels is checked as the API server checks it. What the API
 //! server says of them is so, by whatever rules it has by now.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::Value;
 
-use super::{names, owner, problem::FieldError, typed, validate};
-use crate::cluster::event::{Labels, NamedPort, Namespace, ObjectKey, Pod, Protocol};
+use super::{names, owner, problem::FieldError, shared::Shared, typed, validate};
+use crate::cluster::event::{NamedPort, Namespace, ObjectKey, Pod, Protocol};
 
 /// The label that the API server puts on every namespace.
 const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
+
+/// Labels as they are written.
+pub(super) type RawLabels = BTreeMap<String, String>;
 
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase")]
@@ -21,7 +24,7 @@ pub(super) struct Meta {
     pub(super) name: Option<String>,
     pub(super) namespace: Option<String>,
     uid: Option<String>,
-    pub(super) labels: Option<Labels>,
+    pub(super) labels: Option<RawLabels>,
     creation_timestamp: Option<String>,
     deletion_timestamp: Option<IgnoredAny>,
     owner_references: Option<Vec<owner::Reference>>,
@@ -110,7 +113,7 @@ pub(super) struct RawNamespace {
 }
 
 /// Reads a Pod of a manifest with the API server's defaults.
-pub(super) fn pod(value: &Value) -> Result<Pod, Vec<FieldError>> {
+pub(super) fn pod(value: &Value, shared: &mut Shared) -> Result<Pod, Vec<FieldError>> {
     let raw: RawPod = typed(value)?;
     let mut errors = Vec::new();
     if let Some(meta) = &raw.metadata {
@@ -119,7 +122,7 @@ pub(super) fn pod(value: &Value) -> Result<Pod, Vec<FieldError>> {
         let labels = meta.labels.as_ref();
         validate::metadata((name, names::dns_subdomain), namespace, labels, &mut errors);
     }
-    match read_pod(raw, &mut |text| text.into()) {
+    match read_pod(raw, shared) {
         Ok(pod) if errors.is_empty() => Ok(pod),
         Ok(_) => Err(errors),
         Err(mut more) => {
@@ -130,12 +133,8 @@ pub(super) fn pod(value: &Value) -> Result<Pod, Vec<FieldError>> {
     }
 }
 
-/// What policy needs of a Pod whose name and labels are right. `shared` makes texts that many pods
-/// have in common one.
-pub(super) fn read_pod(
-    raw: RawPod,
-    shared: &mut dyn FnMut(&str) -> Arc<str>,
-) -> Result<Pod, Vec<FieldError>> {
+/// What policy needs of a Pod whose name and labels are right.
+pub(super) fn read_pod(raw: RawPod, shared: &mut Shared) -> Result<Pod, Vec<FieldError>> {
     let meta = raw.metadata.unwrap_or_default();
     let spec = raw.spec.unwrap_or_default();
     let status = raw.status.unwrap_or_default();
@@ -160,20 +159,21 @@ pub(super) fn read_pod(
     let of = owner::Controlled { pod: &name, labels: &labels, created };
     let workload = owner::workload(&of, meta.owner_references.as_deref(), shared);
     let addresses = addresses(&status, &mut errors);
-    let mut ports = Vec::new();
     let containers = spec.containers.unwrap_or_default();
-    named_ports("spec.containers", &containers, |_| true, &mut ports, &mut errors);
+    let mut ports = Vec::new();
+    let mut text = |name: &str| shared.text(name);
+    named_ports("spec.containers", &containers, |_| true, (&mut ports, &mut text), &mut errors);
     let init = spec.init_containers.unwrap_or_default();
     // Other init containers have ended before the pod's ports mean anything.
     let restarts = |c: &Container| c.restart_policy.as_deref() == Some("Always");
-    named_ports("spec.initContainers", &init, restarts, &mut ports, &mut errors);
+    named_ports("spec.initContainers", &init, restarts, (&mut ports, &mut text), &mut errors);
     if !errors.is_empty() {
         return Err(errors);
     }
     Ok(Pod {
-        key: ObjectKey { namespace: shared(&namespace), name: name.into() },
+        key: ObjectKey { namespace: shared.text(&namespace), name: name.into() },
         uid: meta.uid.unwrap_or_default().into(),
-        labels,
+        labels: shared.labels(&labels),
         addresses,
         host_network: spec.host_network.unwrap_or(false),
         terminating: meta.deletion_timestamp.is_some(),
@@ -181,7 +181,7 @@ pub(super) fn read_pod(
         started,
         containers_started: status.containers_started(),
         ports,
-        node: spec.node_name.filter(|n| !n.is_empty()).map(|name| shared(&name)),
+        node: spec.node_name.filter(|n| !n.is_empty()).map(|name| shared.text(&name)),
         workload: Some(workload),
     })
 }
@@ -203,7 +203,7 @@ pub(super) fn read_namespace(raw: RawNamespace) -> Namespace {
     let name = meta.name.unwrap_or_default();
     let mut labels = meta.labels.unwrap_or_default();
     labels.insert(NAMESPACE_NAME_LABEL.to_owned(), name.clone());
-    Namespace { name: name.into(), labels }
+    Namespace { name: name.into(), labels: labels.into_iter().collect() }
 }
 
 pub(super) fn protocol(name: Option<&str>) -> Option<Protocol> {
@@ -256,7 +256,7 @@ fn named_ports(
     path: &str,
     containers: &[Container],
     counts: impl Fn(&Container) -> bool,
-    named: &mut Vec<NamedPort>,
+    (named, text): (&mut Vec<NamedPort>, &mut dyn FnMut(&str) -> Arc<str>),
     errors: &mut Vec<FieldError>,
 ) {
     for (i, container) in containers.iter().enumerate().filter(|(_, c)| counts(c)) {
@@ -281,7 +281,7 @@ fn named_ports(
                 continue;
             };
             if let (Some(number), true) = (number, errors.len() == before) {
-                named.push(NamedPort { name: name.into(), protocol, number });
+                named.push(NamedPort { name: text(name), protocol, number });
             }
         }
     }
@@ -293,9 +293,13 @@ mod tests {
 
     use super::*;
 
+    fn read(value: &Value) -> Result<Pod, Vec<FieldError>> {
+        pod(value, &mut Shared::default())
+    }
+
     #[test]
     fn a_pod_gets_its_defaults() {
-        let pod = pod(&json!({"metadata": {"name": "a"}})).unwrap();
+        let pod = read(&json!({"metadata": {"name": "a"}})).unwrap();
         assert_eq!(&*pod.key.namespace, "default");
         assert!(!pod.finished && !pod.host_network && pod.addresses.is_empty());
         assert_eq!((pod.started, pod.uid.as_ref(), pod.node), (0, "", None));
@@ -303,7 +307,7 @@ mod tests {
 
     #[test]
     fn a_full_pod_is_read() {
-        let pod = pod(&json!({
+        let pod = read(&json!({
             "metadata": {"name": "a", "namespace": "n", "uid": "u", "labels": {"k": "v"},
                          "creationTimestamp": "1970-01-01T00:00:05Z", "other": [1],
                          "ownerReferences": [{"kind": "ReplicaSet", "name": "a-77",
@@ -337,7 +341,7 @@ mod tests {
 
     #[test]
     fn the_single_address_and_the_creation_time_are_second_choice() {
-        let pod = pod(&json!({
+        let pod = read(&json!({
             "metadata": {"name": "a", "creationTimestamp": "1970-01-01T00:00:05Z",
                          "deletionTimestamp": "1970-01-01T00:00:07Z"},
             "status": {"podIP": "10.0.0.1"},
@@ -386,7 +390,7 @@ mod tests {
                 "spec.containers[0].ports[0].protocol",
             ),
         ] {
-            let fields: Vec<_> = pod(&patch).unwrap_err().into_iter().map(|e| e.field).collect();
+            let fields: Vec<_> = read(&patch).unwrap_err().into_iter().map(|e| e.field).collect();
             assert_eq!(fields, [field], "{patch}");
         }
     }
@@ -397,7 +401,7 @@ mod tests {
             "metadata": {"name": "shop", "labels": {NAMESPACE_NAME_LABEL: "forged", "a": "b"}}
         }))
         .unwrap();
-        assert_eq!(ns.labels.get(NAMESPACE_NAME_LABEL).map(String::as_str), Some("shop"));
+        assert_eq!(ns.labels.get(NAMESPACE_NAME_LABEL), Some("shop"));
         assert_eq!(ns.labels.len(), 2);
         assert!(namespace(&json!({"metadata": {"name": "a.b"}})).is_err());
     }

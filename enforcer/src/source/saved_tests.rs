@@ -13,7 +13,7 @@ fn pod(name: &str, last: u8) -> Arc<Pod> {
     Arc::new(Pod {
         key: ObjectKey { namespace: "n".into(), name: name.into() },
         uid: "u".into(),
-        labels: Labels::from([("a".into(), "b".into())]),
+        labels: Labels::from([("a", "b")]),
         addresses: vec![[10, 0, 0, last].into()],
         host_network: false,
         finished: false,
@@ -84,7 +84,7 @@ fn content() -> Vec<u8> {
         "spec": {"podSelector": {}, "ingress": [{"ports": [{"port": "http"}]}]},
     }))
     .unwrap();
-    let labels = Arc::new(Labels::from([("k".into(), "v".into())]));
+    let labels = Arc::new(Labels::from([("k", "v")]));
     let remembered = Remembered {
         namespaces: vec![("n".into(), labels)],
         local: vec![pod("here", 1)],

@@ -1,6 +1,8 @@
 //! Whose an interface is: decided once, for its life.
 
-use super::{address, apply_pod, apply_policy, apply_veth, drain, index, key, pod, policy, veth};
+use super::{
+    address, apply_pod, apply_policy, apply_veth, drain, index, key, labels, pod, policy, veth,
+};
 use crate::cluster::{
     Index, InterfaceState,
     event::{AdoptedInterface, Event, Interface},
@@ -113,7 +115,7 @@ fn a_relabelled_pod_changes_its_policy() {
     assert!(plan.endpoints_set[0].rejudge && plan.endpoints_set[0].isolated == [true, false]);
     assert!(
         plan.names.iter().any(|name| matches!(name, NameChange::Endpoint(7, _, pod, isolating)
-        if pod.labels == ["app=x"] && isolating[0].iter().eq([&key("a", "deny")])))
+        if pod.labels == labels("app=x") && isolating[0].iter().eq([&key("a", "deny")])))
     );
 }
 

@@ -66,9 +66,7 @@ fn named_port(name: &str, protocol: Protocol, number: u16) -> NamedPort {
 }
 
 fn namespace(name: &str, of: &str) -> Namespace {
-    let mut labels = labels(of);
-    labels.insert("kubernetes.io/metadata.name".to_owned(), name.to_owned());
-    Namespace { name: name.into(), labels }
+    Namespace { name: name.into(), labels: labels(of).with("kubernetes.io/metadata.name", name) }
 }
 
 fn policy(name: &str, spec: &str) -> NetworkPolicy {

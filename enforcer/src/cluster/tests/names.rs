@@ -49,7 +49,7 @@ fn both_names_of_a_pod_say_what_explains_a_verdict() {
     let (address, endpoint) = told(&mut cluster());
     let (of_interface, isolating) = endpoint.unwrap();
     assert_eq!(address.as_ref(), Some(&of_interface));
-    assert_eq!(of_interface.namespace_labels.get("team").map(String::as_str), Some("red"));
+    assert_eq!(of_interface.namespace_labels.get("team"), Some("red"));
     let workload = of_interface.workload.as_ref().map(|one| (&*one.kind, &*one.name));
     assert_eq!(workload, Some(("Deployment", "web")));
     assert_eq!(of_interface.ports[0].number, 80);
@@ -60,7 +60,7 @@ fn both_names_of_a_pod_say_what_explains_a_verdict() {
 fn what_explains_a_verdict_is_told_anew_when_it_changes() {
     let mut index = cluster();
     told(&mut index);
-    let team = |of: &Arc<PodIdentity>| of.namespace_labels.get("team").cloned();
+    let team = |of: &Arc<PodIdentity>| of.namespace_labels.get("team").map(str::to_owned);
     index.apply(Event::NamespaceApplied(namespace("a", "team=blue")));
     let (address, endpoint) = told(&mut index);
     assert_eq!(address.as_ref().and_then(team).as_deref(), Some("blue"));

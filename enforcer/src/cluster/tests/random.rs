@@ -105,7 +105,7 @@ fn selector() -> impl Strategy<Value = LabelSelector> {
     prop_oneof![
         2 => Just(LabelSelector::default()),
         3 => some_labels().prop_map(|of| LabelSelector {
-            match_labels: Some(labels(&of)),
+            match_labels: Some(labels(&of).to_map()),
             match_expressions: None,
         }),
         2 => expressions.prop_map(|list| LabelSelector {

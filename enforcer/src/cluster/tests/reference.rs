@@ -21,7 +21,7 @@ impl World {
     pub(super) fn reference(&self) -> Cluster {
         let namespace = |namespace: &Namespace| enforcer_reference::Namespace {
             name: namespace.name.to_string(),
-            labels: namespace.labels.clone(),
+            labels: namespace.labels.to_map(),
         };
         Cluster {
             namespaces: self.namespaces.iter().map(namespace).collect(),

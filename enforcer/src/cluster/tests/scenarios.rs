@@ -67,7 +67,7 @@ fn pod(object: core::Pod) -> Pod {
     Pod {
         key: key(object.metadata.namespace.as_deref().unwrap_or("default"), &name),
         uid: "".into(),
-        labels: object.metadata.labels.unwrap_or_default(),
+        labels: object.metadata.labels.into_iter().flatten().collect(),
         addresses,
         host_network: spec.host_network == Some(true),
         finished: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
@@ -100,8 +100,8 @@ impl Scenario {
                 Some("Namespace") => {
                     let object: core::Namespace = serde_norway::from_value(value).unwrap();
                     let name = object.metadata.name.unwrap();
-                    let mut labels: Labels = object.metadata.labels.unwrap_or_default();
-                    labels.insert("kubernetes.io/metadata.name".to_owned(), name.clone());
+                    let labels: Labels = object.metadata.labels.into_iter().flatten().collect();
+                    let labels = labels.with("kubernetes.io/metadata.name", &name);
                     self.namespaces.push(Namespace { name: Arc::from(name), labels });
                 }
                 _ => {}

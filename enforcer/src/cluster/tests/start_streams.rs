@@ -13,7 +13,7 @@ use super::{
 };
 use crate::cluster::{
     Index, IndexConfig, KernelState,
-    event::{Event, Interface, Pod, Sandbox, StartPolicy},
+    event::{Event, Interface, Labels, Pod, Sandbox, StartPolicy},
 };
 
 const PODS: u32 = 4;
@@ -97,7 +97,7 @@ impl Told {
             Step::Earlier(at) => {
                 // Its labels would free the pod.
                 let mut pod = object(at, "before", false);
-                pod.labels.clear();
+                pod.labels = Labels::new();
                 self.pods.insert(at, pod.clone());
                 Event::PodApplied(pod)
             }

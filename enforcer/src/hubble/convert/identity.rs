@@ -130,16 +130,15 @@ const END: u64 = 1 << 24;
 pub fn of_pod(pod: &PodIdentity) -> u32 {
     // No key: nobody gains from two label sets of one number, and nodes must agree.
     let mut hasher = SipHasher13::new();
-    let mut part = |text: &str| {
-        hasher.write(text.as_bytes());
+    let mut part = |texts: &[&str]| {
+        texts.iter().for_each(|text| hasher.write(text.as_bytes()));
         // No text has it, so that parts do not run together.
         hasher.write(&[0xff]);
     };
-    part(&pod.key.namespace);
-    for label in &pod.labels {
-        let key = label.split_once('=').map_or(label.as_str(), |(key, _)| key);
+    part(&[&pod.key.namespace]);
+    for (key, value) in pod.labels.iter() {
         if !OF_AN_INSTANCE.contains(&key) {
-            part(label);
+            part(&[key, "=", value]);
         }
     }
     let number = FIRST + hasher.finish() % (END - FIRST);
@@ -155,7 +154,7 @@ mod tests {
 
     fn labelled(namespace: &str, labels: &[&str]) -> PodIdentity {
         let mut pod = PodIdentity::clone(&crate::flow::event::tests::pod(namespace, "x"));
-        pod.labels = labels.iter().map(|label| (*label).to_owned()).collect();
+        pod.labels = labels.iter().filter_map(|label| label.split_once('=')).collect();
         pod
     }
 

@@ -283,7 +283,8 @@ fn endpoint(flow: &Flow, side: Side, origin: &Origin) -> Option<Endpoint> {
             ..Endpoint::default()
         },
         Who::Pod(pod) => {
-            let mut labels: Vec<_> = pod.labels.iter().map(|l| format!("k8s:{l}")).collect();
+            let mut labels: Vec<_> =
+                pod.labels.iter().map(|(key, value)| format!("k8s:{key}={value}")).collect();
             labels.push(format!("k8s:{NAMESPACE_LABEL}={}", pod.key.namespace));
             labels.sort_unstable();
             Endpoint {

@@ -53,10 +53,7 @@ fn value<'a>(who: Who<'a>, key: &Key) -> Option<&'a str> {
         }
         Who::Pod(_) if !of("k8s") => None,
         Who::Pod(pod) if key.name == NAMESPACE_LABEL => Some(&*pod.key.namespace),
-        Who::Pod(pod) => pod.labels.iter().find_map(|label| {
-            let (name, value) = label.split_once('=').unwrap_or((label, ""));
-            (*name == key.name).then_some(value)
-        }),
+        Who::Pod(pod) => pod.labels.get(&key.name),
     }
 }
 

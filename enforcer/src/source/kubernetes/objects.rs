@@ -1,16 +1,16 @@
 //! The fields in use of Nodes, Services and EndpointSlices. What the API server has taken is right:
 //! what does not fit here (a protocol that came later) is left out of the object.
 
-use std::{net::IpAddr, sync::Arc};
+use std::net::IpAddr;
 
 use serde::Deserialize;
 
 use crate::{
     cluster::event::{
-        self, EndpointsFrom, Labels, ObjectKey, Protocol, ServicePort, SessionAffinity, SlicePort,
+        self, EndpointsFrom, ObjectKey, Protocol, ServicePort, SessionAffinity, SlicePort,
         TargetPort, TrafficPolicy,
     },
-    source::pod,
+    source::{pod, shared::Shared},
 };
 
 /// The label that names a slice's Service (`discovery.k8s.io` `LabelServiceName`).
@@ -77,7 +77,7 @@ pub(in crate::source) struct ServiceSpec {
     #[serde(rename = "externalIPs")]
     pub(in crate::source) external_ips: Option<Vec<String>>,
     pub(in crate::source) ports: Option<Vec<RawServicePort>>,
-    pub(in crate::source) selector: Option<Labels>,
+    pub(in crate::source) selector: Option<pod::RawLabels>,
     pub(in crate::source) session_affinity: Option<String>,
     pub(in crate::source) external_traffic_policy: Option<String>,
     pub(in crate::source) internal_traffic_policy: Option<String>,
@@ -232,7 +232,7 @@ impl EndpointSlice {
     pub(in crate::source) fn read(
         self,
         key: ObjectKey,
-        shared: &mut dyn FnMut(&str) -> Arc<str>,
+        shared: &mut Shared,
     ) -> event::EndpointSlice {
         let Self { metadata, address_type, ports, endpoints } = self;
         let labels = metadata.labels.unwrap_or_default();
@@ -253,12 +253,12 @@ fn slice_port(raw: RawSlicePort) -> Option<SlicePort> {
     Some(SlicePort { name: raw.name.unwrap_or_default().into(), protocol, port: raw.port })
 }
 
-fn endpoint(raw: RawEndpoint, shared: &mut dyn FnMut(&str) -> Arc<str>) -> event::Endpoint {
+fn endpoint(raw: RawEndpoint, shared: &mut Shared) -> event::Endpoint {
     let conditions = raw.conditions.unwrap_or_default();
     // What is not said counts as ready (`discovery/v1` `EndpointConditions`).
     let ready = conditions.ready.unwrap_or(true);
     let pod = raw.target_ref.filter(|of| of.kind.as_deref() == Some("Pod")).and_then(|of| {
-        let namespace = shared(of.namespace.as_deref()?);
+        let namespace = shared.text(of.namespace.as_deref()?);
         Some(ObjectKey { namespace, name: of.name?.into() })
     });
     event::Endpoint {
@@ -266,7 +266,7 @@ fn endpoint(raw: RawEndpoint, shared: &mut dyn FnMut(&str) -> Arc<str>) -> event
         ready,
         serving: conditions.serving.unwrap_or(ready),
         terminating: conditions.terminating.unwrap_or(false),
-        node: raw.node_name.as_deref().map(&mut *shared),
+        node: raw.node_name.as_deref().map(|name| shared.text(name)),
         pod,
     }
 }
@@ -369,7 +369,7 @@ mod tests {
                 {"addresses": ["10.0.0.2"],
                  "conditions": {"ready": false, "serving": true, "terminating": true}}],
         }));
-        let slice = slice.read(key(), &mut |text| text.into());
+        let slice = slice.read(key(), &mut Shared::default());
         assert_eq!(slice.service.as_deref(), Some("web"));
         assert_eq!((slice.ports[0].port, slice.ports[1].port), (Some(8080), None));
         let [first, second] = &slice.endpoints[..] else { panic!("{slice:?}") };
@@ -378,6 +378,6 @@ mod tests {
         assert!(!second.ready && second.serving && second.terminating);
         let named: EndpointSlice =
             typed(json!({"addressType": "FQDN", "endpoints": [{"addresses": ["a.b"]}]}));
-        assert!(named.read(key(), &mut |text| text.into()).endpoints.is_empty());
+        assert!(named.read(key(), &mut Shared::default()).endpoints.is_empty());
     }
 }

@@ -1,7 +1,5 @@
 //! What is watched: where it is, which part of it, and how one object of it is read.
 
-use std::{collections::HashSet, sync::Arc};
-
 use k8s_openapi::{
     api::networking::v1::NetworkPolicy, apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
@@ -16,6 +14,7 @@ use crate::{
     source::{
         pod::{self, Meta, RawNamespace, RawPod},
         problem::{FieldError, Problem},
+        shared::Shared,
         typed, validate,
     },
 };
@@ -172,18 +171,17 @@ struct Anything {
 #[derive(Debug)]
 pub(super) struct Reader {
     kind: Kind,
-    /// Texts that many objects have in common.
-    shared: HashSet<Arc<str>>,
+    shared: Shared,
 }
 
 impl Reader {
     pub(super) fn new(kind: Kind) -> Self {
-        Self { kind, shared: HashSet::new() }
+        Self { kind, shared: Shared::default() }
     }
 
     /// Forgets texts that no object has any more.
     pub(super) fn tidy(&mut self) {
-        self.shared.retain(|text| Arc::strong_count(text) > 1);
+        self.shared.tidy();
     }
 
     /// Reads one object. `Err` if it cannot even be told which it is.
@@ -197,7 +195,10 @@ impl Reader {
             Kind::Pod => self.take(
                 text,
                 |raw: &RawPod| raw.metadata.as_ref(),
-                |raw, _, shared| pod::read_pod(raw, shared).map(Object::Pod),
+                |raw, key, shared| {
+                    // One name, not two of the same.
+                    pod::read_pod(raw, shared).map(|pod| Object::Pod(Pod { key, ..pod }))
+                },
             ),
             Kind::NetworkPolicy => self.policy(text),
             Kind::Node => self.take(
@@ -223,11 +224,7 @@ impl Reader {
         &mut self,
         text: &[u8],
         meta: impl Fn(&Raw) -> Option<&Meta>,
-        read: impl FnOnce(
-            Raw,
-            ObjectKey,
-            &mut dyn FnMut(&str) -> Arc<str>,
-        ) -> Result<Object, Vec<FieldError>>,
+        read: impl FnOnce(Raw, ObjectKey, &mut Shared) -> Result<Object, Vec<FieldError>>,
     ) -> Result<Item, Vec<FieldError>> {
         // The path of what is wrong costs time, and is asked for only where something is.
         let raw: Raw = match serde_json::from_slice(text) {
@@ -235,8 +232,7 @@ impl Reader {
             Err(_) => typed(&mut serde_json::Deserializer::from_slice(text))?,
         };
         let (key, version_text) = self.identity(meta(&raw))?;
-        let shared = &mut self.shared;
-        let object = read(raw, key.clone(), &mut |text| share(shared, text));
+        let object = read(raw, key.clone(), &mut self.shared);
         let object = object.map_err(|errors| self.problems(Some(&key), errors));
         Ok(Item { key, version: version(&version_text), version_text, object, closed: None })
     }
@@ -246,7 +242,7 @@ impl Reader {
         let errors = validate::network_policy(&policy);
         let meta = std::mem::take(&mut policy.metadata);
         let key = ObjectKey {
-            namespace: share(&mut self.shared, meta.namespace.as_deref().unwrap_or_default()),
+            namespace: self.shared.text(meta.namespace.as_deref().unwrap_or_default()),
             name: meta.name.as_deref().unwrap_or_default().into(),
         };
         if key.name.is_empty() || key.namespace.is_empty() {
@@ -278,7 +274,7 @@ impl Reader {
         if is_namespaced == namespace.is_empty() {
             return Err(vec![FieldError::new("metadata.namespace", "does not fit the kind")]);
         }
-        let key = ObjectKey { namespace: share(&mut self.shared, namespace), name: name.into() };
+        let key = ObjectKey { namespace: self.shared.text(namespace), name: name.into() };
         Ok((key, meta.resource_version.clone().unwrap_or_default()))
     }
 
@@ -304,17 +300,10 @@ impl Reader {
     }
 }
 
-fn share(shared: &mut HashSet<Arc<str>>, text: &str) -> Arc<str> {
-    if let Some(known) = shared.get(text) {
-        return Arc::clone(known);
-    }
-    let new: Arc<str> = text.into();
-    shared.insert(Arc::clone(&new));
-    new
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use serde_json::{Value, json};
 
     use super::*;

@@ -42,7 +42,10 @@ fn saved_state(fake: &Fake) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let pod = |name: &str, node: &str| {
         let object = pod(name, node, "Running");
-        Arc::new(crate::source::pod::pod(&object).unwrap())
+        Arc::new(
+            crate::source::pod::pod(&object, &mut crate::source::shared::Shared::default())
+                .unwrap(),
+        )
     };
     let remembered = crate::cluster::Remembered {
         namespaces: vec![("n".into(), Arc::default())],

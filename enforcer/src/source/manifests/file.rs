@@ -17,6 +17,7 @@ use super::{
     parse::{self, Document},
     text,
 };
+use crate::source::shared::Shared;
 
 /// Largest file that is read, bytes. A parsed document takes many times its size.
 const LARGEST: u64 = 32 << 20;
@@ -108,7 +109,12 @@ fn try_read(path: &Path, before: Option<Stamp>) -> io::Result<Reading> {
 }
 
 /// Reads the documents, taking those whose text is known from `before`.
-pub(super) fn parse(path: &Path, bytes: &[u8], before: &[Hashed]) -> Result<Vec<Hashed>, String> {
+pub(super) fn parse(
+    path: &Path,
+    bytes: &[u8],
+    before: &[Hashed],
+    shared: &mut Shared,
+) -> Result<Vec<Hashed>, String> {
     let text = std::str::from_utf8(bytes)
         .map_err(|e| format!("is no UTF-8 text (byte {})", e.valid_up_to() + 1))?;
     let is_json = extension(path).is_some_and(|e| e.eq_ignore_ascii_case("json"));
@@ -124,7 +130,7 @@ pub(super) fn parse(path: &Path, bytes: &[u8], before: &[Hashed]) -> Result<Vec<
         let document = match known.get(&hash) {
             Some(document) => Arc::clone(document),
             None => Arc::new(
-                parse::document(text, is_json)
+                parse::document(text, is_json, shared)
                     .map_err(|e| format!("document {} cannot be read: {e}", i + 1))?,
             ),
         };
@@ -181,19 +187,23 @@ mod tests {
     #[test]
     fn a_document_that_did_not_change_is_not_read_again() {
         let path = Path::new("a.yaml");
-        let one = parse(path, b"kind: A\n---\nkind: B\n", &[]).unwrap();
-        let two = parse(path, b"kind: C\n---\nkind: B\n", &one).unwrap();
+        let one = parse(path, b"kind: A\n---\nkind: B\n", &[], &mut Shared::default()).unwrap();
+        let two = parse(path, b"kind: C\n---\nkind: B\n", &one, &mut Shared::default()).unwrap();
         assert!(!Arc::ptr_eq(&one[0].1, &two[0].1));
         assert!(Arc::ptr_eq(&one[1].1, &two[1].1));
     }
 
     #[test]
     fn unreadable_text_is_named() {
-        let error = parse(Path::new("a.yaml"), b"a\xff", &[]).unwrap_err();
+        let error = parse(Path::new("a.yaml"), b"a\xff", &[], &mut Shared::default()).unwrap_err();
         assert_eq!(error, "is no UTF-8 text (byte 2)");
-        let error = parse(Path::new("a.yaml"), b"a: 1\n---\na: [\n", &[]).unwrap_err();
+        let error = parse(Path::new("a.yaml"), b"a: 1\n---\na: [\n", &[], &mut Shared::default())
+            .unwrap_err();
         assert!(error.starts_with("document 2 cannot be read: "), "{error}");
-        assert!(parse(Path::new("a.json"), b"a: 1", &[]).is_err());
-        assert!(parse(Path::new("a.json"), b" \n", &[]).is_ok_and(|d| d.is_empty()));
+        assert!(parse(Path::new("a.json"), b"a: 1", &[], &mut Shared::default()).is_err());
+        assert!(
+            parse(Path::new("a.json"), b" \n", &[], &mut Shared::default())
+                .is_ok_and(|d| d.is_empty())
+        );
     }
 }

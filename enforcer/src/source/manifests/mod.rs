@@ -8,6 +8,7 @@ mod file;
 mod parse;
 mod resolve;
 mod services;
+mod step;
 mod text;
 mod tree;
 mod watch;
@@ -26,9 +27,13 @@ use self::{
     file::{File, Reading},
     parse::{Object, ObjectId},
     resolve::{Resolved, difference},
+    step::Replaced,
     watch::{Touched, Watch},
 };
-use crate::{cluster::event::Event, source::problem::Problem};
+use crate::{
+    cluster::event::Event,
+    source::{problem::Problem, shared::Shared},
+};
 
 /// Directories within directories that are followed.
 const DEEPEST: usize = 16;
@@ -105,8 +110,12 @@ pub struct ManifestSource {
     links: bool,
     /// Some file or directory is not as it was at the last [`Self::update`].
     stale: bool,
+    /// The files of those.
+    replaced: Replaced,
     lost: bool,
     settled: bool,
+    /// Texts that many objects have in common.
+    shared: Shared,
 }
 
 impl ManifestSource {
@@ -125,6 +134,7 @@ impl ManifestSource {
             files: BTreeMap::new(),
             in_force: Objects::new(),
             stale: true,
+            replaced: Replaced::new(),
             unreadable: Vec::new(),
             problems: Vec::new(),
             ignored: BTreeSet::new(),
@@ -133,6 +143,7 @@ impl ManifestSource {
             links: false,
             lost: false,
             settled: true,
+            shared: Shared::default(),
         })
     }
 
@@ -198,9 +209,11 @@ impl ManifestSource {
         let mut seen = BTreeSet::new();
         self.walk(Path::new(""), 0, &mut HashSet::new(), &mut seen);
         self.watch.end();
-        let before = self.files.len();
-        self.files.retain(|path, _| seen.contains(&**path));
-        self.stale |= self.files.len() != before;
+        let gone: Vec<_> =
+            self.files.keys().filter(|path| !seen.contains(&***path)).cloned().collect();
+        for path in gone {
+            self.replace(path, None);
+        }
     }
 
     fn walk(
@@ -262,8 +275,7 @@ impl ManifestSource {
         let documents = match file::read(&path, known.and_then(|f| f.stamp)) {
             Reading::Same => return,
             Reading::Absent => {
-                self.stale |= self.files.remove(relative).is_some();
-                return;
+                return self.replace(relative.into(), None);
             }
             Reading::Unsettled => return self.unsettled(relative),
             Reading::Failed(reason) => (None, Err(reason)),
@@ -277,12 +289,25 @@ impl ManifestSource {
                     return self.unsettled(relative);
                 }
                 let before = known.and_then(|f| f.documents.as_deref().ok()).unwrap_or_default();
-                (stamp, file::parse(relative, &bytes, before))
+                (stamp, file::parse(relative, &bytes, before, &mut self.shared))
             }
         };
         let (stamp, documents) = documents;
-        self.files.insert(relative.into(), File { stamp, documents });
-        self.stale = true;
+        self.replace(relative.into(), Some(File { stamp, documents }));
+    }
+
+    /// Puts a file, or nothing, in a file's place.
+    fn replace(&mut self, path: Arc<Path>, new: Option<File>) {
+        let is_there = new.is_some();
+        let old = match new {
+            Some(new) => self.files.insert(Arc::clone(&path), new),
+            None => self.files.remove(&path),
+        };
+        if is_there || old.is_some() {
+            self.stale = true;
+            // Of several the first is the one that is in force.
+            self.replaced.entry(path).or_insert(old);
+        }
     }
 
     /// The file stays as it was and will be read again.
@@ -297,6 +322,14 @@ impl ManifestSource {
     fn update(&mut self) -> SourceUpdate {
         let mut update = SourceUpdate { settled: self.settled, ..SourceUpdate::default() };
         if std::mem::take(&mut self.stale) {
+            let replaced = std::mem::take(&mut self.replaced);
+            if let Some(events) = self.step(&replaced) {
+                update.changed = !events.is_empty();
+                update.events = events;
+                self.shared.tidy_if_grown();
+                update.ignored = self.ignored.iter().cloned().collect();
+                return update;
+            }
             let Resolved { next, problems, ignored } = self.resolve();
             update.events = difference(&self.in_force, &next);
             update.changed =
@@ -307,6 +340,7 @@ impl ManifestSource {
                 }
             }
             (self.in_force, self.problems, self.ignored) = (next, problems, ignored);
+            self.shared.tidy_if_grown();
         }
         update.problems.clone_from(&self.problems);
         update.ignored = self.ignored.iter().cloned().collect();
@@ -314,5 +348,7 @@ impl ManifestSource {
     }
 }
 
+#[cfg(test)]
+mod step_tests;
 #[cfg(test)]
 mod tests;

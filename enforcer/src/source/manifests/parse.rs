@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::{services, tree};
 use crate::{
     cluster::event::{EndpointSlice, Namespace, Node, ObjectKey, Pod, Service},
-    source::{pod, problem::FieldError, typed, validate},
+    source::{pod, problem::FieldError, shared::Shared, typed, validate},
 };
 
 /// Kinds that are read. Namespaces are announced first, policies last, and endpoints before the
@@ -139,16 +139,22 @@ const SILENT: &[&str] = &[
 const KNOWN_GROUPS: &[&str] = &["", "apps", "autoscaling", "batch", "policy", "extensions"];
 
 /// Reads one document; `Err` only for what is no YAML (or JSON) at all.
-pub(super) fn document(text: &str, is_json: bool) -> Result<Document, String> {
+pub(super) fn document(text: &str, is_json: bool, shared: &mut Shared) -> Result<Document, String> {
     let value = if is_json { tree::json(text)? } else { tree::yaml(text)? };
     let mut document = Document::default();
     if !value.is_null() {
-        read(value, "", None, &mut document);
+        read(value, "", None, &mut document, shared);
     }
     Ok(document)
 }
 
-fn read(value: Value, path: &str, typed_list: Option<(&str, &str)>, out: &mut Document) {
+fn read(
+    value: Value,
+    path: &str,
+    typed_list: Option<(&str, &str)>,
+    out: &mut Document,
+    shared: &mut Shared,
+) {
     let Value::Object(mut map) = value else {
         return out.unnamed(path, "is no Kubernetes object (an object with `kind` is wanted)");
     };
@@ -175,7 +181,7 @@ fn read(value: Value, path: &str, typed_list: Option<(&str, &str)>, out: &mut Do
             };
             for (i, item) in items.into_iter().enumerate() {
                 let path = join(path, &format!("items[{i}]"));
-                read(item, &path, typed.map(|kind| (version.as_str(), kind)), out);
+                read(item, &path, typed.map(|kind| (version.as_str(), kind)), out, shared);
             }
         }
         "Namespace" if group.is_empty() => {
@@ -185,7 +191,7 @@ fn read(value: Value, path: &str, typed_list: Option<(&str, &str)>, out: &mut Do
         }
         "Pod" if group.is_empty() => {
             let value = Value::Object(map);
-            let object = core(&version).and_then(|()| pod::pod(&value));
+            let object = core(&version).and_then(|()| pod::pod(&value, shared));
             out.push(Kind::Pod, &value, path, object.map(Object::Pod));
         }
         "Node" if group.is_empty() => {
@@ -202,7 +208,7 @@ fn read(value: Value, path: &str, typed_list: Option<(&str, &str)>, out: &mut Do
         "EndpointSlice" if matches!(group, "discovery.k8s.io" | "") => {
             let value = Value::Object(map);
             let object = api_version(&version, "discovery.k8s.io/v1");
-            let object = object.and_then(|()| services::slice(&value));
+            let object = object.and_then(|()| services::slice(&value, shared));
             out.push(Kind::EndpointSlice, &value, path, object.map(Object::EndpointSlice));
         }
         // `extensions` had it once; without a group it is a mistake, not another kind.

@@ -3,7 +3,7 @@
 use super::*;
 
 fn read_yaml(text: &str) -> Document {
-    document(text, false).unwrap()
+    document(text, false, &mut Shared::default()).unwrap()
 }
 
 /// Titles of valid objects, messages of others.

@@ -12,6 +12,7 @@ use crate::{
         names,
         pod::{self, Meta},
         problem::FieldError,
+        shared::Shared,
         typed,
         validate::{self, NameRule},
     },
@@ -116,7 +117,7 @@ fn service_ports(ports: &[objects::RawServicePort], errors: &mut Errors) {
 }
 
 /// Reads an EndpointSlice with the API server's defaults.
-pub(super) fn slice(value: &Value) -> Result<EndpointSlice, Errors> {
+pub(super) fn slice(value: &Value, shared: &mut Shared) -> Result<EndpointSlice, Errors> {
     let raw: objects::EndpointSlice = typed(value)?;
     let mut errors = Errors::new();
     let key = identity(&raw.metadata, names::dns_subdomain, &mut errors);
@@ -147,7 +148,7 @@ pub(super) fn slice(value: &Value) -> Result<EndpointSlice, Errors> {
             errors.push(FieldError::value(format!("{path}.port"), 0, "must be a port, 1 to 65535"));
         }
     }
-    if errors.is_empty() { Ok(raw.read(key, &mut |text| text.into())) } else { Err(errors) }
+    if errors.is_empty() { Ok(raw.read(key, shared)) } else { Err(errors) }
 }
 
 /// Reads a Node.

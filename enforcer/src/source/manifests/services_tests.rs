@@ -9,6 +9,10 @@ fn meta() -> Value {
     json!({"name": "a"})
 }
 
+fn slice_of(value: &Value) -> Result<EndpointSlice, Errors> {
+    slice(value, &mut Shared::default())
+}
+
 fn of(spec: Value) -> Value {
     json!({"metadata": meta(), "spec": spec})
 }
@@ -89,7 +93,7 @@ fn what_is_wrong_with_a_service_is_named() {
 
 #[test]
 fn a_slice_gets_its_defaults() {
-    let slice = slice(&json!({
+    let slice = slice_of(&json!({
         "metadata": {"name": "a.b", "namespace": "n",
                      "labels": {"kubernetes.io/service-name": "s"}},
         "addressType": "IPv4", "ports": [{"port": 80}, {"name": "all", "protocol": "UDP"}],
@@ -129,10 +133,12 @@ fn what_is_wrong_with_a_slice_is_named() {
         (port(json!({})), "ports[1].name"),
         (port(json!({"name": "A"})), "ports[1].name"),
     ] {
-        let fields: Vec<_> = slice(&value).unwrap_err().into_iter().map(|e| e.field).collect();
+        let fields: Vec<_> = slice_of(&value).unwrap_err().into_iter().map(|e| e.field).collect();
         assert_eq!(fields, [field], "{value}");
     }
-    assert!(slice(&endpoint("FQDN", json!(["a.example"]))).is_ok_and(|s| s.endpoints.is_empty()));
+    assert!(
+        slice_of(&endpoint("FQDN", json!(["a.example"]))).is_ok_and(|s| s.endpoints.is_empty())
+    );
 }
 
 #[test]

@@ -376,10 +376,10 @@ proptest! {
     #[test]
     fn no_bytes_are_too_much(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
         let path = Path::new("a.yaml");
-        prop_assert!(file::parse(path, &bytes, &[]).is_ok_and(|d| d.len() < 401)
-            || file::parse(path, &bytes, &[]).is_err());
-        prop_assert!(file::parse(Path::new("a.json"), &bytes, &[]).is_ok_and(|d| d.len() < 2)
-            || file::parse(Path::new("a.json"), &bytes, &[]).is_err());
+        prop_assert!(file::parse(path, &bytes, &[], &mut Shared::default()).is_ok_and(|d| d.len() < 401)
+            || file::parse(path, &bytes, &[], &mut Shared::default()).is_err());
+        prop_assert!(file::parse(Path::new("a.json"), &bytes, &[], &mut Shared::default()).is_ok_and(|d| d.len() < 2)
+            || file::parse(Path::new("a.json"), &bytes, &[], &mut Shared::default()).is_err());
     }
 
     /// Text made of what YAML and the API care about comes further than bytes do.
@@ -393,7 +393,7 @@ proptest! {
     ][..]), 0..40)) {
         let text = parts.concat();
         let count = text::documents(&text).len();
-        match file::parse(Path::new("a.yaml"), text.as_bytes(), &[]) {
+        match file::parse(Path::new("a.yaml"), text.as_bytes(), &[], &mut Shared::default()) {
             Ok(documents) => prop_assert_eq!(documents.len(), count),
             Err(reason) => prop_assert!(!reason.is_empty()),
         }

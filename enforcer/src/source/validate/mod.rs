@@ -7,8 +7,7 @@ mod policy;
 pub use fields::unknown_policy_fields;
 pub use policy::network_policy;
 
-use super::{names, problem::FieldError};
-use crate::cluster::event::Labels;
+use super::{names, pod::RawLabels, problem::FieldError};
 
 /// Checks keys and values of labels at `path`.
 pub(crate) fn labels<'a>(
@@ -34,7 +33,7 @@ pub(crate) type NameRule = fn(&str) -> Result<(), &'static str>;
 pub(crate) fn metadata(
     (name, rule): (&str, NameRule),
     namespace: Option<&str>,
-    object_labels: Option<&Labels>,
+    object_labels: Option<&RawLabels>,
     errors: &mut Vec<FieldError>,
 ) {
     if name.is_empty() {

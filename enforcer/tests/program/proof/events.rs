@@ -176,7 +176,10 @@ fn protocol(protocol: Protocol) -> event::Protocol {
 
 fn namespace(namespace: &Namespace) -> event::Namespace {
     let Namespace { name, labels } = namespace;
-    event::Namespace { name: name.as_str().into(), labels: labels.clone() }
+    event::Namespace {
+        name: name.as_str().into(),
+        labels: labels.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect(),
+    }
 }
 
 fn pod(pod: &Pod) -> event::Pod {
@@ -188,7 +191,7 @@ fn pod(pod: &Pod) -> event::Pod {
     event::Pod {
         key: key(&pod.name),
         uid: pod.uid.as_str().into(),
-        labels: pod.labels.clone(),
+        labels: pod.labels.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect(),
         addresses: pod.addresses.clone(),
         host_network: pod.host_network,
         finished: pod.finished,
