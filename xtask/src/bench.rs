@@ -1,5 +1,7 @@
 //! `cargo xtask bench`: builds what is measured as it is shipped, and runs the benchmarks.
 
+use std::path::Path;
+
 use clap::ValueEnum;
 use enforcer_tests::{Bpffs, LabError};
 
@@ -21,6 +23,8 @@ pub(crate) enum Which {
     Flows,
     /// From a change in the manifests to the first packet judged by it
     Latency,
+    /// How the first plan, single events and memory grow with the cluster
+    Scale,
 }
 
 /// Why there is no result.
@@ -38,8 +42,13 @@ pub(crate) enum BenchError {
     Process(#[from] ProcessError),
 }
 
-/// Runs one benchmark, or all in turn. Results as JSON go to target/bench.
-pub(crate) fn run(workspace: &Workspace, which: Option<Which>) -> Result<(), BenchError> {
+/// Runs one benchmark, or all in turn. Results as JSON go to target/bench, plots to a folder where
+/// one is named.
+pub(crate) fn run(
+    workspace: &Workspace,
+    which: Option<Which>,
+    plots: Option<&Path>,
+) -> Result<(), BenchError> {
     if !setup::is_root() {
         return Err(BenchError::NotRoot);
     }
@@ -60,6 +69,12 @@ pub(crate) fn run(workspace: &Workspace, which: Option<Which>) -> Result<(), Ben
             Which::Program => command.arg("program"),
             Which::Flows => command.arg("flows"),
             Which::Latency => command.args(["latency", "--binary"]).arg(&daemon),
+            Which::Scale => {
+                command.args(["scale", "--binary"]).arg(&daemon);
+                // An agent that reads a hundred thousand pods takes its time.
+                command.env("ENFORCER_PATIENCE", "20");
+                plots.map_or(&mut command, |plots| command.arg("--plots").arg(plots))
+            }
         };
         process::run(&mut command, &Purpose::new("the benchmark", "see the message above"))?;
     }

@@ -1,6 +1,6 @@
 //! The command line of `cargo xtask`.
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use enforcer_tests::Bpffs;
@@ -65,6 +65,9 @@ enum Task {
         /// One benchmark only; all of them in turn if not given.
         #[arg(value_enum)]
         which: Option<Which>,
+        /// Folder for the plots of those that draw some.
+        #[arg(long, value_name = "DIR")]
+        plots: Option<PathBuf>,
     },
     /// Give one reader of outside input changed inputs for a while; what fails is kept as a test.
     Fuzz {
@@ -164,7 +167,7 @@ impl Task {
                 let options = test::Options { cluster, release, exhaustive, kernels, kernels_only };
                 test::run(workspace, &options)?;
             }
-            Self::Bench { which } => bench::run(workspace, which)?,
+            Self::Bench { which, plots } => bench::run(workspace, which, plots.as_deref())?,
             Self::Fuzz { target, time, seed } => fuzz::run(workspace, target, time, seed)?,
             Self::Manifests => chart::write_manifests(workspace)?,
             Self::Cluster { command } => cluster::run(workspace, command)?,
