@@ -73,7 +73,10 @@ pub(crate) fn run(
                 command.args(["scale", "--binary"]).arg(&daemon);
                 // An agent that reads a hundred thousand pods takes its time.
                 command.env("ENFORCER_PATIENCE", "20");
-                plots.map_or(&mut command, |plots| command.arg("--plots").arg(plots))
+                if let Some(plots) = plots {
+                    command.arg("--plots").arg(plots);
+                }
+                &mut command
             }
         };
         process::run(&mut command, &Purpose::new("the benchmark", "see the message above"))?;
