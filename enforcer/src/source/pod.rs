@@ -4,7 +4,7 @@
 //! What a manifest says of names and labels is checked as the API server checks it. What the API
 //! server says of them is so, by whatever rules it has by now.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr};
 
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::Value;
@@ -161,12 +161,11 @@ pub(super) fn read_pod(raw: RawPod, shared: &mut Shared) -> Result<Pod, Vec<Fiel
     let addresses = addresses(&status, &mut errors);
     let containers = spec.containers.unwrap_or_default();
     let mut ports = Vec::new();
-    let mut text = |name: &str| shared.text(name);
-    named_ports("spec.containers", &containers, |_| true, (&mut ports, &mut text), &mut errors);
+    named_ports("spec.containers", &containers, |_| true, (&mut ports, shared), &mut errors);
     let init = spec.init_containers.unwrap_or_default();
     // Other init containers have ended before the pod's ports mean anything.
     let restarts = |c: &Container| c.restart_policy.as_deref() == Some("Always");
-    named_ports("spec.initContainers", &init, restarts, (&mut ports, &mut text), &mut errors);
+    named_ports("spec.initContainers", &init, restarts, (&mut ports, shared), &mut errors);
     if !errors.is_empty() {
         return Err(errors);
     }
@@ -256,7 +255,7 @@ fn named_ports(
     path: &str,
     containers: &[Container],
     counts: impl Fn(&Container) -> bool,
-    (named, text): (&mut Vec<NamedPort>, &mut dyn FnMut(&str) -> Arc<str>),
+    (named, shared): (&mut Vec<NamedPort>, &mut Shared),
     errors: &mut Vec<FieldError>,
 ) {
     for (i, container) in containers.iter().enumerate().filter(|(_, c)| counts(c)) {
@@ -281,7 +280,7 @@ fn named_ports(
                 continue;
             };
             if let (Some(number), true) = (number, errors.len() == before) {
-                named.push(NamedPort { name: text(name), protocol, number });
+                named.push(NamedPort { name: shared.text(name), protocol, number });
             }
         }
     }

@@ -100,7 +100,7 @@ fn a_sound_change_does_without_the_other_files() {
         let texts: Vec<_> = of.iter().map(|at| DOCUMENTS[*at]).collect();
         fs::write(dir.path().join(file), texts.join("\n---\n")).unwrap();
     };
-    let mut steps = |source: &mut ManifestSource| {
+    let steps = |source: &mut ManifestSource| {
         source.scan();
         let replaced = std::mem::take(&mut source.replaced);
         let stepped = source.step(&replaced).map(|events| events.len());
