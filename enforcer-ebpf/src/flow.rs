@@ -98,8 +98,8 @@ pub(crate) fn find(state: &State) -> Option<&'static mut CtEntry> {
     } else {
         find6(state)
     };
-    // SAFETY: null or an element, which lives until the program returns (RCU, not preallocated).
-    // Other CPUs may write it: every field is read and written whole.
+    // SAFETY: null or an element, which lives as long as the map (preallocated). Other CPUs may write
+    // it: every field is read and written whole.
     unsafe { entry.as_mut() }
 }
 

@@ -89,7 +89,7 @@ pub(crate) extern "C" fn related(skb: *mut __sk_buff, state: *const State) -> u3
     let Some(entry) = tuple.find() else {
         return 0;
     };
-    // SAFETY: not preallocated, so the element lives until the program returns (RCU).
+    // SAFETY: preallocated, so the element lives as long as the map.
     let entry = unsafe { &*entry };
     if expired(quoted.proto, entry, state.now) {
         return 0;

@@ -15,8 +15,9 @@ use enforcer_common::abi::{
 
 use crate::state::State;
 
-// Hash maps are not preallocated: memory follows use, and an update replaces the element as a
-// whole (RCU), so a reader sees the old value or the new one.
+// An update of a hash map replaces the element as a whole (RCU), so a reader sees the old value or the
+// new one. What only the agent writes is not preallocated: memory follows use. The flows are: what
+// a packet waits for would else be memory from the kernel's allocator, the dearest part of a new flow.
 
 #[map]
 pub(crate) static ENDPOINTS: Array<Endpoint> =
@@ -48,11 +49,9 @@ pub(crate) static ROWS: HashMap<RowKey, Row> =
 #[map]
 pub(crate) static INTERVALS: Array<Interval> = Array::with_max_entries(INTERVAL_SLOTS, 0);
 #[map]
-pub(crate) static CT4: HashMap<CtKey4, CtEntry> =
-    HashMap::with_max_entries(262_144, BPF_F_NO_PREALLOC);
+pub(crate) static CT4: HashMap<CtKey4, CtEntry> = HashMap::with_max_entries(16_384, 0);
 #[map]
-pub(crate) static CT6: HashMap<CtKey6, CtEntry> =
-    HashMap::with_max_entries(262_144, BPF_F_NO_PREALLOC);
+pub(crate) static CT6: HashMap<CtKey6, CtEntry> = HashMap::with_max_entries(16_384, 0);
 #[map]
 pub(crate) static SERVICES: HashMap<ServiceKey, Service> =
     HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
