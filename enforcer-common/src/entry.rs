@@ -52,9 +52,7 @@ pub struct Traffic {
 
 /// A flow.
 ///
-/// What every packet reads stands first, what every packet writes last: with the key before it the
-/// totals of an IPv4 flow start a cache line of their own, and CPUs that handle its two directions
-/// go on sharing the line with the rest.
+/// What every packet reads stands first, what every packet writes last.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C, align(8))]
 pub struct CtEntry {
