@@ -5,12 +5,15 @@ mod flows;
 mod latency;
 mod plot;
 mod program;
+mod rules;
 mod scale;
 mod table;
+mod traffic;
 
-use std::{fs, path::PathBuf, process::ExitCode};
+use std::{fs, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
+use serde::Serialize;
 
 #[global_allocator]
 static ALLOCATOR: scale::counting::Counting = scale::counting::Counting;
@@ -81,6 +84,45 @@ enum Bench {
         /// Pods of the cluster
         pods: u32,
     },
+    /// What enforcement costs the traffic between two pods, next to nothing and to nftables
+    Traffic {
+        /// The agent
+        #[arg(long, value_name = "FILE")]
+        binary: PathBuf,
+        /// Each end on a processor of its own, and not both on one
+        #[arg(long)]
+        apart: bool,
+        #[command(flatten)]
+        turns: Turns,
+    },
+    /// What it costs with more rules and more peers
+    Rules {
+        /// The agent
+        #[arg(long, value_name = "FILE")]
+        binary: PathBuf,
+        /// What grows
+        #[arg(long, value_delimiter = ',', default_values = ["rules", "peers"])]
+        growing: Vec<rules::Growing>,
+        #[command(flatten)]
+        turns: Turns,
+    },
+}
+
+/// How long traffic is measured.
+#[derive(Clone, Copy, Debug, clap::Args)]
+struct Turns {
+    /// Rounds in which all variants take turns
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    rounds: u32,
+    /// One variant's turn under one load, ms
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(10..=10_000))]
+    turn: u64,
+}
+
+impl From<Turns> for traffic::Size {
+    fn from(Turns { rounds, turn }: Turns) -> Self {
+        Self { rounds, turn: Duration::from_millis(turn), apart: false }
+    }
 }
 
 fn main() -> ExitCode {
@@ -99,11 +141,19 @@ fn main() -> ExitCode {
             ("scale", scale::run(&scale::Plan { pods, binary, plots }))
         }
         Bench::ScaleOne { pods } => return one_size(pods),
+        Bench::Traffic { binary, apart, turns } => {
+            let size = traffic::Size { apart, ..turns.into() };
+            let name = if apart { "traffic-apart" } else { "traffic" };
+            return report(&out, name, traffic::run(binary, size));
+        }
+        Bench::Rules { binary, growing, turns } => {
+            return report(&out, "rules", rules::run(&binary, &growing, turns.into()));
+        }
     };
     match result {
         Ok(rows) => {
             print(name, &rows);
-            match keep(&out, name, &rows) {
+            match keep(&out, name, rows.as_slice()) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => complain(&error),
             }
@@ -155,7 +205,21 @@ fn print(name: &str, rows: &[table::Row]) {
     }
 }
 
-fn keep(out: &PathBuf, name: &str, rows: &[table::Row]) -> Result<(), BenchError> {
+/// Prints and keeps the tables of a benchmark of traffic.
+#[expect(clippy::print_stdout, reason = "the result of the command")]
+fn report(out: &PathBuf, name: &str, result: Result<traffic::Report, BenchError>) -> ExitCode {
+    let result = result.and_then(|report| {
+        println!("cargo xtask bench {name}   ({})\n\n{}", machine(), report.setup);
+        report.sections.iter().for_each(|section| print!("\n{section}"));
+        keep(out, name, &report)
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => complain(&error),
+    }
+}
+
+fn keep<T: Serialize + ?Sized>(out: &PathBuf, name: &str, rows: &T) -> Result<(), BenchError> {
     let failed = |source: Box<dyn std::error::Error + Send + Sync>| BenchError {
         what: "keep the result",
         source,

@@ -21,7 +21,8 @@ use crate::{
     table::{Row, Samples},
 };
 
-static BASELINE: &[u8] = aya::include_bytes_aligned!(env!("ENFORCER_BASELINE_OBJECT_PATH"));
+pub(crate) static BASELINE: &[u8] =
+    aya::include_bytes_aligned!(env!("ENFORCER_BASELINE_OBJECT_PATH"));
 
 const POD: [u8; 4] = [10, 0, 0, 1];
 const FRIEND: [u8; 4] = [10, 0, 0, 2];

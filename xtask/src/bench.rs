@@ -25,6 +25,12 @@ pub(crate) enum Which {
     Latency,
     /// How the first plan, single events and memory grow with the cluster
     Scale,
+    /// What enforcement costs the traffic between two pods, next to nothing and to nftables
+    Traffic,
+    /// The same with each pod on a processor of its own
+    TrafficApart,
+    /// What it costs with more rules and more peers
+    Rules,
 }
 
 /// Why there is no result.
@@ -78,6 +84,9 @@ pub(crate) fn run(
                 }
                 &mut command
             }
+            Which::Traffic => command.args(["traffic", "--binary"]).arg(&daemon),
+            Which::TrafficApart => command.args(["traffic", "--apart", "--binary"]).arg(&daemon),
+            Which::Rules => command.args(["rules", "--binary"]).arg(&daemon),
         };
         process::run(&mut command, &Purpose::new("the benchmark", "see the message above"))?;
     }
