@@ -283,7 +283,8 @@ fn fragment_bounds(packet: &mut Packet, start: u32, len: u32, more: bool) -> Opt
     None
 }
 
-/// Extension headers that are followed; no real sender uses more.
+/// Steps of the walk over extension headers, the last of which must find the transport header: so
+/// seven are followed. No real sender uses more.
 const MAX_EXTENSION_HEADERS: u32 = 8;
 
 // Not inlined: its frame is then on the kernel's 512-byte stack only while it runs.
@@ -560,3 +561,7 @@ pub const fn is_link_local(addr: &Addr) -> bool {
 pub const fn is_unspecified(addr: &Addr) -> bool {
     addr.0[0] == 0 && addr.0[1] == 0 && addr.0[2] == 0 && addr.0[3] == 0
 }
+
+#[cfg(test)]
+#[path = "packet_tests.rs"]
+mod tests;
