@@ -551,4 +551,42 @@ mod tests {
         assert_eq!(v6.octets()[15], 9);
         assert!(!v6.is_v4());
     }
+    #[test]
+    fn an_address_is_ipv4_by_all_of_its_prefix() {
+        let v4 = Addr::v4(1).octets();
+        for byte in 0..12 {
+            let mut other = v4;
+            other[byte] ^= 1;
+            assert!(!Addr::from_octets(other).is_v4(), "byte {byte}");
+        }
+    }
+
+    #[test]
+    fn every_outcome_has_a_counter_of_its_own() {
+        let mut counters = Vec::new();
+        for reason in 0..crate::reason::REASON_SLOTS as u8 {
+            for direction in Direction::BOTH {
+                counters.push(counter_index(reason, direction));
+                counters.extend(Spared::ALL.map(|why| why.counter_index(reason, direction)));
+            }
+        }
+        counters.sort_unstable();
+        assert_eq!(counters, (0..COUNTER_SLOTS).collect::<Vec<_>>());
+        assert_eq!(
+            Direction::BOTH.map(Direction::reverse),
+            [Direction::Egress, Direction::Ingress]
+        );
+    }
+
+    #[test]
+    fn the_longest_row_has_room_beside_the_one_that_it_replaces() {
+        assert_eq!(INTERVAL_SLOTS / MAX_ROW_INTERVALS, 2);
+    }
+
+    #[test]
+    fn every_lane_has_two_counters() {
+        let mut all = [lane::VERDICT, lane::TRACE].map(|lane| [lane, lane + lane::UNTOLD]).concat();
+        all.sort_unstable();
+        assert_eq!(all, (0..lane::SLOTS).collect::<Vec<_>>());
+    }
 }

@@ -245,12 +245,60 @@ mod tests {
     }
 
     #[test]
+    fn a_flow_lives_as_long_as_the_nodes_own_tracking_keeps_it() {
+        let lives = |proto, origin, reply, flags| {
+            timeout(proto, &CtEntry { flags, ..entry(origin, reply) }) as f64 / 1e9
+        };
+        let open = SEEN | SYN | ACK;
+        for (seconds, origin, reply) in [
+            (120.0, SEEN | SYN, 0),
+            (120.0, SEEN | SYN, SEEN | SYN | ACK),
+            (10.0, SEEN | SYN, SEEN | RST | ACK),
+            (432_000.0, open, open),
+            (3_600.0, open, open | FIN),
+            (120.0, open | FIN, open | FIN),
+            (10.0, open | FIN | RST, open | FIN),
+            (10.0, open | RST, open | RST),
+        ] {
+            assert_eq!(lives(TCP, origin, reply, 0), seconds, "{origin:#x} {reply:#x}");
+            assert_eq!(lives(TCP, origin, reply, CT_REVOKED), 3_600.0);
+        }
+        assert_eq!([lives(UDP, SEEN, 0, 0), lives(UDP, SEEN, SEEN, 0)], [30.0, 60.0]);
+        assert_eq!([lives(SCTP, SEEN, 0, 0), lives(SCTP, SEEN, SEEN, 0)], [60.0, 3_600.0]);
+        for proto in [ICMP, ICMPV6] {
+            assert_eq!([lives(proto, SEEN, 0, 0), lives(proto, SEEN, SEEN, 0)], [30.0; 2]);
+        }
+        assert_eq!([lives(47, SEEN, 0, 0), lives(47, SEEN, SEEN, 0)], [600.0; 2]);
+        assert_eq!(SHORTEST as f64 / 1e9, 10.0);
+    }
+
+    #[test]
+    fn what_a_side_has_sent_is_kept_flag_by_flag() {
+        let pairs = [(tcp::SYN, SYN), (tcp::ACK, ACK), (tcp::FIN, FIN), (tcp::RST, RST)];
+        for flags in 0..=255 {
+            let expected = pairs.iter().filter(|(flag, _)| flags & flag != 0);
+            let expected = expected.fold(SEEN, |seen, (_, kept)| seen | kept);
+            assert_eq!(observe(0, flags), expected, "{flags:#x}");
+        }
+    }
+
+    #[test]
+    fn other_flows_are_established_by_an_answer() {
+        for proto in [UDP, SCTP, ICMP] {
+            assert!(!established(proto, SEEN, 0), "{proto}");
+            assert!(established(proto, SEEN, SEEN), "{proto}");
+        }
+    }
+
+    #[test]
     fn udp_lives_longer_once_it_is_a_stream() {
         let mut e = entry(SEEN, 0);
         assert_eq!(timeout(UDP, &e), 30 * SECOND);
         e.seen_reply = SEEN;
         assert_eq!(timeout(UDP, &e), 60 * SECOND);
-        e.last_seen = 3 * SECOND;
+        e.last_seen = 2 * SECOND;
+        assert_eq!(timeout(UDP, &e), 60 * SECOND);
+        e.last_seen += 1;
         assert_eq!(timeout(UDP, &e), 180 * SECOND);
     }
 
@@ -298,6 +346,7 @@ mod tests {
         assert!(reopens(acked, SEEN | SYN | ACK, false));
         assert!(!reopens(acked, SEEN, true), "retransmission");
         assert!(reopens(acked | FIN, SEEN, true));
+        assert!(reopens(acked | FIN, acked | FIN, true) && reopens(acked, acked | RST, true));
     }
 
     #[test]
@@ -305,6 +354,7 @@ mod tests {
         let open = SEEN | SYN | ACK;
         assert!(!over(TCP, open, open) && !over(TCP, open | FIN, open));
         assert!(over(TCP, open | FIN, open | FIN));
+        assert!(over(TCP, open | RST, open | RST));
         assert!(over(TCP, open, open | RST) && over(TCP, SEEN | SYN, SEEN | RST));
         assert!(!over(UDP, open | FIN, open | FIN), "its bytes mean nothing elsewhere");
     }

@@ -149,14 +149,51 @@ mod tests {
             sets.insert(first);
         }
         assert_eq!(sets.len() as u32, DROP_REGION / DROP_WAYS);
+        // Neighbours have regions of their own.
+        let regions: std::collections::BTreeSet<u32> =
+            (0..64).map(|slot| fine(&event(slot, 0)) / DROP_REGION).collect();
+        assert_eq!(regions, (0..64).collect());
+    }
+
+    #[test]
+    fn what_is_spared_is_told_again_after_a_minute_and_a_drop_after_a_second() {
+        for flags in 0..=255 {
+            let spared = flags & EVENT_AUDIT != 0 || flags & EVENT_DISABLED != 0;
+            let seconds = if spared { 60 } else { 1 };
+            assert_eq!(interval(flags), seconds * 1_000_000_000, "{flags:#x}");
+        }
+    }
+
+    #[test]
+    fn kinds_of_one_tuple_are_spread() {
+        let one = event(3, 1);
+        let places = |all: &[Event], place: fn(&Event) -> u32| {
+            all.iter().map(place).collect::<std::collections::BTreeSet<u32>>().len()
+        };
+        let of = |change: fn(Event, u8) -> Event| {
+            [1, 2, 4, 8, 16, 32, 64, 128].map(|value| change(one, value))
+        };
+        for all in [
+            of(|event, flags| Event { flags, ..event }),
+            of(|event, direction| Event { direction, ..event }),
+            of(|event, reason| Event { reason, ..event }),
+            of(|event, proto| Event { proto, ..event }),
+        ] {
+            // Of eight few meet by chance.
+            assert!(places(&all, fine) >= 5 && places(&all, coarse) >= 5, "{all:?}");
+        }
     }
 
     #[test]
     fn coarse_slots_are_the_last_ones() {
+        let mut sets = std::collections::BTreeSet::new();
         for slot in 0..5_000 {
             let first = coarse(&event(slot, 0));
             assert!((DROP_FINE_SLOTS..=DROP_SLOTS - DROP_WAYS).contains(&first));
+            sets.insert(first);
         }
+        let all = (DROP_FINE_SLOTS..DROP_SLOTS).step_by(DROP_WAYS as usize);
+        assert_eq!(sets, all.collect(), "all of them are used");
     }
 
     #[test]
@@ -172,6 +209,12 @@ mod tests {
         assert!(!is_same(&one, &made(event(4, 1))));
         assert!(!is_same(&one, &made(Event { flags: EVENT_AUDIT, ..event(3, 1) })));
         assert_eq!(coarse(&one), coarse(&made(event(3, 9))));
+        // Of its flags it keeps those that say whether it was dropped.
+        for kept in [0, EVENT_AUDIT, EVENT_DISABLED] {
+            let flags = kept | crate::abi::EVENT_REPLY;
+            let flags = made(Event { flags, ..event(3, 1) }).flags;
+            assert_eq!(flags, kept | EVENT_UNPARSED);
+        }
     }
 
     #[test]

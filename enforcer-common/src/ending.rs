@@ -143,5 +143,10 @@ mod tests {
         let six = Addr::from_octets([0xfd; 16]);
         let event = told(&Ends { local: &six, remote: &six, ..ends(ICMPV6) }, &entry()).event;
         assert_eq!((event.src_port, event.dst_port), (128, 0));
+        let event = told(&Ends { local: &six, remote: &six, ..ends(UDP) }, &entry()).event;
+        assert_eq!((event.src_port, event.dst_port), (4_000, 53));
+        // One family's echo is no echo in the other.
+        let event = told(&ends(ICMPV6), &entry()).event;
+        assert_eq!((event.src_port, event.dst_port), (4_000, 53));
     }
 }

@@ -166,3 +166,31 @@ pub const CT_SERVICE: u8 = 1;
 pub const CT_SERVICE_NODE: u8 = 2;
 /// [`CtEntry::service`]: the backend is a process of this node: it has answered.
 pub const CT_SERVICE_LOCAL: u8 = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flow_of_version_1_goes_on_as_it_was_and_has_carried_nothing_yet() {
+        let old = CtEntryV1 {
+            last_seen: 1,
+            created: 2,
+            generation: 3,
+            rule: 4,
+            slot: 5,
+            flags: 6,
+            seen_origin: 7,
+            seen_reply: 8,
+            _pad: 0,
+            hidden_slot: 9,
+        };
+        let CtEntry { last_seen, created, generation, rule, slot, flags, .. } = CtEntry::from(old);
+        assert_eq!((last_seen, created, generation, rule), (1, 2, 3, 4));
+        assert_eq!((slot, flags), (5, 6));
+        let CtEntry { seen_origin, seen_reply, hidden_slot, origin, reply, rtt, ended, .. } =
+            CtEntry::from(old);
+        assert_eq!((seen_origin, seen_reply, hidden_slot), (7, 8, 9));
+        assert_eq!((origin, reply, rtt, ended), (Traffic::default(), Traffic::default(), 0, 0));
+    }
+}

@@ -353,7 +353,7 @@ fn parse_v6<B: Bytes>(bytes: &B, packet: &mut Packet) -> u8 {
             let offset = be16(e[2], e[3]);
             // Offset 0 without more to come is an atomic fragment: a whole packet (RFC 6946).
             if offset & 0xfff9 != 0 {
-                if packet.fragment != FRAG_NONE || at + 8 > packet.end {
+                if packet.fragment != FRAG_NONE {
                     return Reason::BadFragment as u8;
                 }
                 packet.fragment_id = u32::from_be_bytes([e[4], e[5], e[6], e[7]]);

@@ -95,6 +95,28 @@ mod tests {
     }
 
     #[test]
+    fn the_finalizer_is_that_of_murmur_hash_3() {
+        // What `fmix32` of the published MurmurHash3_x86_32 makes of these.
+        let finalized = [0, 1, 0xdead_beef, u32::MAX].map(|hash| Hash(hash).get());
+        assert_eq!(finalized, [0, 0x514e_28b7, 0x0de5_c6a9, 0x81f1_6f39]);
+    }
+
+    #[test]
+    fn every_part_of_a_tuple_moves_its_hash() {
+        let (a, b) = (Addr::v4(1), Addr::v4(2));
+        let one = tuple(&a, &b, 80, 4_000, 6);
+        let others = [
+            tuple(&b, &a, 80, 4_000, 6),
+            tuple(&a, &a, 80, 4_000, 6),
+            tuple(&a, &b, 81, 4_000, 6),
+            tuple(&a, &b, 80, 4_001, 6),
+            tuple(&a, &b, 4_000, 80, 6),
+            tuple(&a, &b, 80, 4_000, 17),
+        ];
+        assert!(!others.contains(&one), "{one:#x} {others:x?}");
+    }
+
+    #[test]
     fn a_key_is_its_flows_tuple() {
         let key = CtKey4 {
             ifindex: 3,

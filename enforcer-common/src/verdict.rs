@@ -85,4 +85,33 @@ mod tests {
         }
         assert!(search(&[], 0).is_none());
     }
+
+    /// As the programs search, in intervals that start at twice their number from `first` on; what
+    /// is left to look at when the steps are over.
+    fn stepwise(first: u32, count: u32, key: u32) -> (u32, u32) {
+        let (mut low, mut high) = (first, first + count);
+        for _ in 0..SEARCH_STEPS {
+            if high - low <= 1 {
+                break;
+            }
+            let middle = probe(low, high);
+            assert!(low < middle && middle < high, "a step moves a bound");
+            if (middle - first) * 2 <= key { low = middle } else { high = middle }
+        }
+        (low, high)
+    }
+
+    #[test]
+    fn steps_that_always_suffice_find_the_interval_in_the_longest_row() {
+        for (first, count) in [(0, 1), (7, 2), (0, 3), (100_000, 1_000), (3, MAX_ROW_INTERVALS)] {
+            let last = count - 1;
+            for number in [0, 1, count / 3, count / 2, last.saturating_sub(1), last] {
+                let number = number.min(last);
+                for key in [number * 2, number * 2 + 1] {
+                    let found = first + number;
+                    assert_eq!(stepwise(first, count, key), (found, found + 1), "{key} of {count}");
+                }
+            }
+        }
+    }
 }
