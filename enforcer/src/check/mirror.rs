@@ -2,7 +2,7 @@
 //! that a mistake of the index is none here.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, hash_map::Entry},
     net::IpAddr,
     sync::Arc,
 };
@@ -22,6 +22,8 @@ pub struct Mirror {
     /// By namespace and name.
     policies: HashMap<String, BTreeMap<String, NetworkPolicy>>,
     virtual_addresses: HashMap<ObjectKey, Vec<IpAddr>>,
+    /// How many Services have an address.
+    virtual_claims: HashMap<IpAddr, usize>,
     node: HashSet<IpAddr>,
 }
 
@@ -48,14 +50,8 @@ impl Mirror {
                 namespaces.iter().for_each(|namespace| self.namespace(namespace));
                 policies.iter().for_each(|policy| self.policy(policy));
             }
-            Event::ServiceApplied(service) => {
-                let Service { key, cluster_ips, external_ips, load_balancer_ips, .. } = &**service;
-                let all = [&cluster_ips[..], external_ips, load_balancer_ips].concat();
-                self.virtual_addresses.insert(key.clone(), all);
-            }
-            Event::ServiceDeleted(key) => {
-                self.virtual_addresses.remove(key);
-            }
+            Event::ServiceApplied(service) => self.service(service),
+            Event::ServiceDeleted(key) => self.forget_service(key),
             Event::NodeAddressesFound(addresses) => {
                 self.node = addresses.iter().copied().collect();
             }
@@ -81,7 +77,7 @@ impl Mirror {
     pub fn about(&self, sample: &Sample) -> Option<(Cluster, enforcer_reference::Pod)> {
         let subject = self.pods.get(&sample.subject).filter(|pod| *pod.uid == *sample.uid)?;
         let other = sample.other();
-        if self.virtual_addresses.values().flatten().any(|address| *address == other) {
+        if self.virtual_claims.contains_key(&other) {
             return None;
         }
         let claims = self.claims.get(&other).into_iter().flatten();
@@ -122,6 +118,27 @@ impl Mirror {
                 claims.remove(key);
                 if claims.is_empty() {
                     self.claims.remove(&address);
+                }
+            }
+        }
+    }
+
+    fn service(&mut self, service: &Service) {
+        let Service { key, cluster_ips, external_ips, load_balancer_ips, .. } = service;
+        self.forget_service(key);
+        let all = [&cluster_ips[..], external_ips, load_balancer_ips].concat();
+        for address in &all {
+            *self.virtual_claims.entry(*address).or_default() += 1;
+        }
+        self.virtual_addresses.insert(key.clone(), all);
+    }
+
+    fn forget_service(&mut self, key: &ObjectKey) {
+        for address in self.virtual_addresses.remove(key).into_iter().flatten() {
+            if let Entry::Occupied(mut claims) = self.virtual_claims.entry(address) {
+                *claims.get_mut() -= 1;
+                if *claims.get() == 0 {
+                    claims.remove();
                 }
             }
         }

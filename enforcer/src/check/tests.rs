@@ -4,7 +4,7 @@ use enforcer_common::abi::{self, Event as Record, event_kind};
 
 use super::*;
 use crate::{
-    cluster::event::{Labels, NamedPort, Namespace, Pod, Protocol},
+    cluster::event::{Labels, NamedPort, Namespace, Pod, Protocol, Service},
     flow::event::tests::{addr, allowed, denied, flow, key},
 };
 
@@ -198,4 +198,23 @@ fn a_relist_leaves_nothing_of_before() {
     };
     let checker = checker(&[policy("web-1", "80"), relist]);
     assert_eq!(checked(checker, &not_isolated()), Checked::Agrees);
+}
+
+#[test]
+fn what_goes_to_a_services_address_is_passed_over_while_any_service_has_it() {
+    let egress = Record { direction: abi::Direction::Egress as u8, ifindex: 5, ..not_isolated() };
+    let virtual_address = Record { dst: addr(99), ..egress };
+    let at = |name: &str, last: u8| {
+        let service = Service::at(key("shop", name), vec![[10, 0, 0, last].into()]);
+        Event::ServiceApplied(Box::new(service))
+    };
+    let gone = |name: &str| Event::ServiceDeleted(key("shop", name));
+    let after = |events: &[Event]| checked(checker(events), &virtual_address);
+    assert_eq!(after(&[]), Checked::Agrees, "nobody's address is one outside");
+    assert_eq!(after(&[at("a", 99)]), Checked::PassedOver);
+    assert_eq!(after(&[at("a", 99), at("b", 99), gone("a")]), Checked::PassedOver);
+    assert_eq!(after(&[at("a", 99), at("a", 99), gone("a")]), Checked::Agrees);
+    assert_eq!(after(&[at("a", 99), at("b", 99), gone("a"), gone("b")]), Checked::Agrees);
+    assert_eq!(after(&[at("a", 99), at("a", 98)]), Checked::Agrees, "it has moved");
+    assert_eq!(after(&[gone("a"), at("a", 99), gone("b")]), Checked::PassedOver);
 }
