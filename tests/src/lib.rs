@@ -6,6 +6,7 @@
 //! tests hold users' contract and nothing else.
 
 pub mod agent;
+pub mod api;
 mod bpffs;
 mod cleanup;
 pub mod connection;

@@ -124,6 +124,8 @@ pub(super) struct Core {
     self_check: Option<SelfCheck>,
     /// Pins are gone and cannot be made again: why.
     pub(super) pins_lost: Option<String>,
+    /// What must survive a reboot cannot be saved: where, and why.
+    pub(super) not_saved: Option<String>,
 }
 
 /// What a [`Core`] is made of.
@@ -226,6 +228,7 @@ impl Core {
             told: Told::default(),
             observer_problems: Vec::new(),
             pins_lost: None,
+            not_saved: None,
             self_check,
         }
     }

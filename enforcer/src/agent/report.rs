@@ -14,7 +14,7 @@ use super::{
         StatusRequest,
     },
     core::Core,
-    pins, service_gaps,
+    pins, saving, service_gaps,
 };
 use crate::{
     cluster::{ENFORCEMENT_LABEL, EndpointStatus, InterfaceState, ObjectName},
@@ -137,6 +137,7 @@ fn report(core: &Core, about: &About) -> StatusReport {
             .chain(blocks_for_services(core))
             .chain(service_gaps::problems(core))
             .chain(pins::problem(core))
+            .chain(saving::problem(core))
             .chain(wrong_verdicts(core))
             .collect(),
         ignored: core.ignored.clone(),

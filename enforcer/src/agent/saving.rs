@@ -11,7 +11,7 @@ use std::{
 use tokio::task::{JoinError, JoinHandle};
 
 use super::core::Core;
-use crate::source::{Source, saved};
+use crate::source::{Source, problem::Problem, saved};
 
 /// This long after a change of policies, namespaces or this node's pods it is saved, together with
 /// those that follow: until then the next agent would have to leave things as they are.
@@ -125,7 +125,7 @@ impl Saving {
                     return;
                 }
                 Ok(_) => unsaved.saved(),
-                Err(error) => self.fail(&error.to_string()),
+                Err(error) => self.fail(&error.to_string(), &mut core.not_saved),
             }
         }
         if self.content.is_some() && source.is_in_contact() && past(self.confirmed, CONFIRM, now) {
@@ -163,18 +163,20 @@ impl Saving {
                         unsaved.saved();
                     }
                 }
+                core.not_saved = None;
                 if std::mem::take(&mut self.failing) {
                     tracing::info!("what must survive a reboot is saved again");
                 }
             }
-            Ok(Err(error)) => self.fail(&error.to_string()),
-            Err(error) => self.fail(&error.to_string()),
+            Ok(Err(error)) => self.fail(&error.to_string(), &mut core.not_saved),
+            Err(error) => self.fail(&error.to_string(), &mut core.not_saved),
         }
     }
 
-    /// Told once; tried again after a while.
-    fn fail(&mut self, reason: &str) {
+    /// Logged once, and in status until it is over; tried again after a while.
+    fn fail(&mut self, reason: &str, shown: &mut Option<String>) {
         self.content = None;
+        *shown = Some(format!("{}: {reason}", self.dir.display()));
         self.pace.changed.get_or_insert_with(Instant::now);
         if !std::mem::replace(&mut self.failing, true) {
             tracing::warn!(
@@ -184,6 +186,19 @@ impl Saving {
             );
         }
     }
+}
+
+/// That what must survive a reboot cannot be saved.
+pub(super) fn problem(core: &Core) -> Option<Problem> {
+    core.not_saved.as_ref().map(|why| Problem {
+        object: Some("Node".to_owned()),
+        reason: format!(
+            "what must survive a reboot cannot be saved in {why}: policy is in force, and if the node \
+             starts again before the API server can be reached, it has what was saved last; make \
+             room or correct the permissions"
+        ),
+        ..Problem::default()
+    })
 }
 
 #[cfg(test)]
