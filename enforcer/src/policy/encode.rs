@@ -29,3 +29,33 @@ impl Encoder {
         self.bytes
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(write: impl FnOnce(&mut Encoder)) -> Vec<u8> {
+        let mut encoder = Encoder::default();
+        write(&mut encoder);
+        encoder.finish()
+    }
+
+    #[test]
+    fn the_bytes_are_the_same_after_a_restart() {
+        let bytes = bytes(|encoder| {
+            encoder.tag(7);
+            encoder.number(0x0102);
+            encoder.text("ab");
+        });
+        let expected = [7, 0, 0, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 0, 0, 0, 2, b'a', b'b'];
+        assert_eq!(bytes, expected);
+    }
+
+    #[test]
+    fn strings_do_not_run_into_each_other() {
+        let of =
+            |texts: [&str; 2]| bytes(|encoder| texts.iter().for_each(|text| encoder.text(text)));
+        assert_ne!(of(["ab", "c"]), of(["a", "bc"]));
+        assert_ne!(of(["", "a"]), of(["a", ""]));
+    }
+}

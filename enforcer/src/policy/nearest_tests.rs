@@ -38,8 +38,16 @@ fn told_of(
         namespace_labels: &of_namespace,
         labels,
     });
+    told_at([10, 0, 0, 7].into(), peer, protocol, policies)
+}
+
+fn told_at(
+    address: IpAddr,
+    peer: Option<PeerPod<'_>>,
+    protocol: u8,
+    policies: &[Arc<Policy>],
+) -> Option<String> {
     let names = [NamedPort { name: "http".into(), protocol: Protocol::Tcp, number: 80 }];
-    let address = [10, 0, 0, 7].into();
     let direction = Direction::Ingress;
     let denied = Denied { direction, address, peer, protocol, port: 8443, names: &names };
     nearest_miss(policies, &denied).map(|miss| miss.to_string())
@@ -187,6 +195,54 @@ fn the_best_is_told_first() {
     let equal = "[{ports: [{port: 1}]}, {ports: [{port: 2}]}]";
     let first = "shop/p0 ingress[0] is for any peer; port 8443 is not 1";
     assert_eq!(told(WEB, &[equal, equal]).as_deref(), Some(first));
+}
+
+#[test]
+fn of_a_rules_peers_the_nearest_is_told_and_of_equals_the_first() {
+    let pods = |labels: &str| format!("{{podSelector: {{matchLabels: {{{labels}}}}}}}");
+    let rule = |peers: [&str; 2]| format!("[{{from: [{}]}}]", peers.join(","));
+    let (near, far) = (pods("app: api"), pods("app: api, tier: x"));
+    let api = "shop/p0 ingress[0] is for any port; the peer's label app=web is not in (api)";
+    for peers in [[&*near, &*far], [&*far, &*near]] {
+        assert_eq!(told(WEB, &[&rule(peers)]).as_deref(), Some(api), "{peers:?}");
+    }
+    let other = pods("app: db");
+    assert_eq!(told(WEB, &[&rule([&near, &other])]).as_deref(), Some(api));
+    let first = told(WEB, &[&rule([&other, &near])]).unwrap();
+    assert!(first.ends_with("is not in (db)"), "{first}");
+}
+
+#[test]
+fn of_prefixes_that_miss_the_one_with_more_bits_in_common_is_told() {
+    // Each has a bit more in common with the address than the one before it, or all bits more.
+    let near = |address: IpAddr, blocks: &[&str]| {
+        for pair in blocks.windows(2) {
+            let rules = |cidr: &str| format!("[{{from: [{{ipBlock: {{cidr: '{cidr}'}}}}]}}]");
+            let policies = [policy("a", &rules(pair[0])), policy("b", &rules(pair[1]))];
+            let told = told_at(address, None, proto::TCP, &policies).unwrap();
+            let expected = format!(
+                "shop/b ingress[0] is for any port; the address {address} is not in {}",
+                pair[1]
+            );
+            assert_eq!(told, expected);
+        }
+    };
+    let four = ["192.168.0.0/16", "10.0.32.0/24", "10.0.16.0/24", "10.0.8.0/24", "10.0.0.8/32"];
+    near([10, 0, 0, 7].into(), &four);
+    let six = ["2001:db8::/32", "fd00:2::/32", "fd00:1:2::/48", "fd00:1:1::/48", "fd00:1::8/128"];
+    near("fd00:1::7".parse().unwrap(), &six);
+}
+
+#[test]
+fn a_rule_whose_ports_were_all_refused_lacks_more_than_a_port() {
+    let refused = |ports: Vec<PortMatch>| {
+        let mut policy = (*policy("p", "[{ports: [{port: 443}]}]")).clone();
+        policy.rules[0][0].ports = Ports::Of(ports);
+        told_of(WEB, proto::TCP, &[Arc::new(policy)])
+    };
+    assert_eq!(refused(Vec::new()), None);
+    let port = Port::Range(1, 1);
+    assert!(refused(vec![PortMatch { protocol: Protocol::Tcp, port }]).is_some());
 }
 
 /// Whether a rule allows a flow, by the meaning of its parts and nothing of the code above.

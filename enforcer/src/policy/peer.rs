@@ -192,4 +192,42 @@ mod tests {
         assert_eq!(block("10.0.0.0/8", &["10.0.0.0/8"]), None);
         assert_eq!(block("10.0.0.0/8", &["0.0.0.0/0"]), None);
     }
+
+    #[test]
+    fn different_peers_have_different_bytes_and_equal_ones_the_same() {
+        let selector = |labels: &str| {
+            let yaml = format!("{{matchLabels: {{{labels}}}}}");
+            Selector::compile(&serde_norway::from_str(&yaml).unwrap()).unwrap()
+        };
+        let pods =
+            |namespace, labels| Peer::Pods(PeerSelector { namespace, pod: selector(labels) });
+        let same = |name: &str| NamespacePeer::Same(name.into());
+        let chosen = |labels| NamespacePeer::Selected(selector(labels));
+        let ip = |cidr, except: &[&str]| Peer::Block(block(cidr, except).unwrap());
+        let peers = || {
+            [
+                pods(same("a"), ""),
+                pods(same("b"), ""),
+                pods(same("a"), "a: b"),
+                pods(same("a"), "a: b, c: d"),
+                pods(chosen(""), ""),
+                pods(chosen("a: b"), ""),
+                pods(chosen(""), "a: b"),
+                ip("10.0.0.0/8", &[]),
+                ip("10.0.0.0/9", &[]),
+                ip("10.0.0.0/8", &["10.1.0.0/16"]),
+                ip("10.0.0.0/8", &["10.1.0.0/16", "10.2.0.0/16"]),
+            ]
+        };
+        let bytes = |peer: &Peer| {
+            let mut encoder = Encoder::default();
+            peer.encode(&mut encoder);
+            encoder.finish()
+        };
+        for (at, one) in peers().iter().enumerate() {
+            for (place, other) in peers().iter().enumerate() {
+                assert_eq!(bytes(one) == bytes(other), at == place, "{one} and {other}");
+            }
+        }
+    }
 }

@@ -172,6 +172,12 @@ mod tests {
         keys
     }
 
+    #[test]
+    fn a_range_for_everything_ends_with_the_last_port_of_the_last_protocol() {
+        let last = KeyRange::ports(Protocol::Sctp, 0, u16::MAX).last;
+        assert_eq!(KeyRange::ALL, KeyRange { first: port_key(1, 0), last });
+    }
+
     proptest! {
         #[test]
         fn a_row_says_of_every_key_what_its_covers_say(list in covers()) {
