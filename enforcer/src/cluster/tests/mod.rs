@@ -6,6 +6,7 @@ mod kernel;
 mod names;
 mod random;
 mod reference;
+mod remembering;
 mod reuse;
 mod scale;
 mod scenarios;
