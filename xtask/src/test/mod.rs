@@ -66,7 +66,7 @@ pub(crate) enum TestError {
 }
 
 /// Which tests to run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Options {
     /// Also those in a real cluster.
     pub(crate) cluster: bool,
@@ -175,6 +175,15 @@ fn cargo_test(
     daemon: &Path,
     packages: &[&str],
 ) -> Result<Counts, TestError> {
+    Ok(count(&mut cargo_test_command(workspace, options, daemon, packages))?)
+}
+
+fn cargo_test_command(
+    workspace: &Workspace,
+    options: &Options,
+    daemon: &Path,
+    packages: &[&str],
+) -> Command {
     let mut command = workspace.cargo();
     command.args(["test", "--no-fail-fast"]).args(packages).env("ENFORCER_BIN", daemon);
     if options.release {
@@ -183,7 +192,7 @@ fn cargo_test(
     if options.exhaustive {
         command.env("ENFORCER_EXHAUSTIVE", "1");
     }
-    Ok(count(&mut command)?)
+    command
 }
 
 /// Runs a test command, passes its output on, and counts.
@@ -204,6 +213,22 @@ fn count(command: &mut Command) -> Result<Counts, ProcessError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tests_are_told_what_is_asked_for_by_the_variables_that_they_read() {
+        let told = |release, exhaustive| {
+            let options = Options { release, exhaustive, ..Options::default() };
+            let workspace = Workspace::find();
+            let command = cargo_test_command(&workspace, &options, Path::new("/daemon"), &[]);
+            let set = command.get_envs().filter(|(_, value)| value.is_some());
+            let ours =
+                set.filter_map(|(name, _)| name.to_str()).filter(|n| n.starts_with("ENFORCER_"));
+            ours.map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(told(false, false), ["ENFORCER_BIN"]);
+        assert_eq!(told(true, false), ["ENFORCER_BIN", "ENFORCER_LONG"]);
+        assert_eq!(told(false, true), ["ENFORCER_BIN", "ENFORCER_EXHAUSTIVE"]);
+    }
 
     #[test]
     fn a_crash_without_a_summary_counts_as_a_failure() {
