@@ -11,11 +11,13 @@ use crate::{
     check::{self, CheckError},
     cluster::{self, ClusterCommand, ClusterTaskError},
     console,
+    coverage::{self, CoverageError},
     daemon::{self, DaemonError, Profile},
     demo::{self, DemoError},
     ebpf::{self, EbpfError},
     fuzz::{self, FuzzError},
     image::{self, Arch, ImageTaskError},
+    mutants::{self, MutantsError},
     setup::{self, SetupError},
     test::{self, TestError},
     workspace::Workspace,
@@ -94,6 +96,15 @@ enum Task {
     },
     /// Render the plain manifests in deploy/manifests from the Helm chart.
     Manifests,
+    /// Tell which lines of policy, index and shared code their own tests run; fails below 90 %.
+    Coverage,
+    /// Change policy and shared code in one place at a time: every change must fail a test, or be
+    /// explained in docs/mutants.md.
+    Mutants {
+        /// Only in files that match, as `enforcer/src/cluster/**`; repeatable.
+        #[arg(long, value_name = "PATTERN")]
+        file: Vec<String>,
+    },
     /// Check formatting, lints, licences, the sources' layout, the documents and the chart.
     Check,
 }
@@ -121,6 +132,10 @@ enum TaskError {
     Cluster(#[from] ClusterTaskError),
     #[error(transparent)]
     Image(#[from] ImageTaskError),
+    #[error(transparent)]
+    Coverage(#[from] CoverageError),
+    #[error(transparent)]
+    Mutants(#[from] MutantsError),
     #[error(transparent)]
     Check(#[from] CheckError),
     #[error("the demo makes network namespaces and loads eBPF programs, so run it as root")]
@@ -172,6 +187,8 @@ impl Task {
             Self::Manifests => chart::write_manifests(workspace)?,
             Self::Cluster { command } => cluster::run(workspace, command)?,
             Self::Image { arch } => image::run(workspace, arch)?,
+            Self::Coverage => coverage::run(workspace)?,
+            Self::Mutants { file } => mutants::run(workspace, &file)?,
             Self::Check => check::run(workspace)?,
         }
         Ok(())

@@ -78,6 +78,23 @@ fn inspect(rustc: &Path) -> Option<Compiler> {
     })
 }
 
+/// What coverage needs to know of a compiler.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Active {
+    pub(super) sysroot: PathBuf,
+    /// Its own target.
+    pub(super) host: String,
+    pub(super) llvm_major: u32,
+}
+
+/// The compiler that cargo uses.
+pub(super) fn active(rustc: &Path) -> Option<Active> {
+    let text = ask(rustc, &["-vV"])?;
+    let (_, llvm) = versions(&text)?;
+    let host = text.lines().find_map(|line| line.strip_prefix("host:"))?.trim().to_owned();
+    Some(Active { sysroot: sysroot_of(rustc)?, host, llvm_major: llvm.major })
+}
+
 fn sysroot_of(rustc: &Path) -> Option<PathBuf> {
     Some(PathBuf::from(ask(rustc, &["--print", "sysroot"])?.trim()))
 }

@@ -7,7 +7,9 @@
 //! ([`stamp`]) makes the second time instant.
 
 mod apt;
+pub(crate) mod cargo_tool;
 mod compiler;
+pub(crate) mod coverage_tools;
 mod linker;
 mod llvm;
 pub(crate) mod promtool;
