@@ -154,3 +154,57 @@ impl Policy {
         &self.rules[direction as usize]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::compile::network_policy;
+
+    fn policy(name: &str, types: &str) -> Policy {
+        let yaml = format!(
+            "{{metadata: {{namespace: shop, name: {name}}}, spec: {{podSelector: {{}}, policyTypes: \
+             {types}}}}}"
+        );
+        network_policy(&serde_norway::from_str(&yaml).unwrap())
+    }
+
+    #[test]
+    fn a_policy_isolates_in_the_directions_that_it_names() {
+        let isolates = |types| Direction::BOTH.map(|one| policy("p", types).isolates(one));
+        assert_eq!(isolates("[Ingress]"), [true, false]);
+        assert_eq!(isolates("[Egress]"), [false, true]);
+        assert_eq!(isolates("[Ingress, Egress]"), [true, true]);
+    }
+
+    #[test]
+    fn a_scope_says_whether_peers_and_which_whole_protocols_are_named() {
+        let scope = |rule: &str| {
+            let yaml = format!(
+                "{{metadata: {{namespace: shop, name: p}}, spec: {{podSelector: {{}}, ingress: \
+                 [{rule}]}}}}"
+            );
+            let policy = network_policy(&serde_norway::from_str(&yaml).unwrap());
+            policy.rules(Direction::Ingress)[0].scope()
+        };
+        let any = Scope { peers: false, ports: PortScope::Any };
+        assert_eq!(scope("{}"), any);
+        assert_eq!(scope("{from: [{podSelector: {}}]}"), Scope { peers: true, ..any });
+        for (ports, whole) in [
+            ("{port: 80}", [false; 3]),
+            ("{}", [true, false, false]),
+            ("{protocol: UDP}, {port: 80}", [false, true, false]),
+            ("{protocol: SCTP}, {}", [true, false, true]),
+        ] {
+            let listed = Scope { ports: PortScope::Listed(whole), ..any };
+            assert_eq!(scope(&format!("{{ports: [{ports}]}}")), listed, "{ports}");
+        }
+    }
+
+    #[test]
+    fn policies_that_isolate_keep_their_order_and_names() {
+        let isolating = Isolating::from_iter(["b", "a"].map(|name| Arc::new(policy(name, "[]"))));
+        let names: Vec<_> = isolating.iter().map(|key| &*key.name).collect();
+        assert_eq!(names, ["b", "a"]);
+        assert_eq!(isolating.policies().len(), 2);
+    }
+}

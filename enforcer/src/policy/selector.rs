@@ -211,6 +211,13 @@ mod tests {
     }
 
     #[test]
+    fn only_a_selector_without_requirements_selects_everything() {
+        assert!(selector("{}").is_everything());
+        assert!(!selector("matchLabels: {a: '1'}").is_everything());
+        assert!(!selector("matchExpressions: [{key: a, operator: Exists}]").is_everything());
+    }
+
+    #[test]
     fn operators_follow_the_api() {
         for (yaml, object, expected) in [
             ("{}", &[][..], true),
