@@ -86,6 +86,9 @@ impl Trial {
     /// Tries all changes that no test has noticed yet.
     fn run(&self, workspace: &Workspace, extent: Extent) -> Result<Results, MutantsError> {
         pure::lay_out(workspace, &self.sources, extent)?;
+        // A build that was interrupted may have left parts that do not link, and what does not build
+        // would count as a change that cannot be tried. It may not be there.
+        let _absent = fs::remove_dir_all(self.sources.join("target/debug/incremental"));
         let (what, further): (_, &[&str]) = match extent {
             Extent::Policy => ("policy and shared code", &[]),
             Extent::All => ("the index as well", &["--iterate", "--test-workspace", "true"]),
