@@ -7,6 +7,7 @@ mod plot;
 mod program;
 mod rules;
 mod scale;
+mod self_check;
 mod table;
 mod traffic;
 
@@ -51,6 +52,12 @@ enum Bench {
     Flows {
         /// Rounds in which all variants take turns
         #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+        rounds: u32,
+    },
+    /// What the second judge costs that `--self-check` sets over the kernel's verdicts
+    SelfCheck {
+        /// Rounds
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1_000))]
         rounds: u32,
     },
     /// From a change in the manifests to the first packet judged by it
@@ -132,6 +139,7 @@ fn main() -> ExitCode {
             ("program", program::run(program::Size { rounds, packets }))
         }
         Bench::Flows { rounds } => ("flows", flows::run(flows::Size { rounds })),
+        Bench::SelfCheck { rounds } => ("self-check", self_check::run(self_check::Size { rounds })),
         Bench::Latency { binary, pods, changes } => {
             let size = |pods: u32| latency::Size { pods, policies: (pods / 10).min(5_000) };
             let sizes: Vec<_> = pods.into_iter().map(size).collect();

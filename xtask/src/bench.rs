@@ -21,6 +21,8 @@ pub(crate) enum Which {
     Program,
     /// What one flow costs from the kernel's record to the ring of flows
     Flows,
+    /// What the second judge costs that `--self-check` sets over the kernel's verdicts
+    SelfCheck,
     /// From a change in the manifests to the first packet judged by it
     Latency,
     /// How the first plan, single events and memory grow with the cluster
@@ -74,6 +76,7 @@ pub(crate) fn run(
         match one {
             Which::Program => command.arg("program"),
             Which::Flows => command.arg("flows"),
+            Which::SelfCheck => command.arg("self-check"),
             Which::Latency => command.args(["latency", "--binary"]).arg(&daemon),
             Which::Scale => {
                 command.args(["scale", "--binary"]).arg(&daemon);
