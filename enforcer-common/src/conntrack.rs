@@ -257,8 +257,9 @@ mod tests {
             (432_000.0, open, open),
             (3_600.0, open, open | FIN),
             (120.0, open | FIN, open | FIN),
-            (10.0, open | FIN | RST, open | FIN),
-            (10.0, open | RST, open | RST),
+            (120.0, open | FIN | RST, open | FIN),
+            (3_600.0, open | RST, open | RST),
+            (10.0, SEEN | SYN | RST, SEEN | RST),
         ] {
             assert_eq!(lives(TCP, origin, reply, 0), seconds, "{origin:#x} {reply:#x}");
             assert_eq!(lives(TCP, origin, reply, CT_REVOKED), 3_600.0);
@@ -322,6 +323,16 @@ mod tests {
         asked.last_seen = 3 * SECOND;
         assert!(!gives_way(UDP, &asked, u64::MAX), "a stream");
         assert!(!gives_way(SCTP, &entry(SEEN, SEEN), u64::MAX));
+    }
+
+    #[test]
+    fn a_closed_flow_gives_way_after_three_seconds_and_one_reset_by_both_after_ten() {
+        let open = SEEN | SYN | ACK;
+        let (closed, reset) = (entry(open | FIN, open | FIN), entry(open | RST, open | RST));
+        for (flow, nanoseconds) in [(closed, 3_000_000_000), (reset, 10_000_000_000)] {
+            assert!(!gives_way(TCP, &flow, nanoseconds), "{flow:?}");
+            assert!(gives_way(TCP, &flow, nanoseconds + 1), "{flow:?}");
+        }
     }
 
     #[test]
