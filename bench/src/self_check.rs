@@ -131,9 +131,9 @@ const fn is_client(number: u32) -> bool {
 
 fn pod(number: u32) -> Pod {
     let mut labels: Labels =
-        (0..8).map(|label| (format!("example.org/label-{label}"), "value".to_owned())).collect();
+        (0..8).map(|label| (format!("example.org/label-{label}"), "value")).collect();
     if is_client(number) {
-        labels.insert("role".to_owned(), "client".to_owned());
+        labels = labels.with("role", "client");
     }
     Pod {
         key: ObjectKey {

@@ -39,7 +39,7 @@ const LIBRARY: &str = "//! Policy and index, without the rest.\npub mod cluster;
                        #[cfg(test)]\nmod check {\n    pub(crate) mod convert;\n}\n";
 /// The library around policy, which knows the index's objects and nothing else of it.
 const POLICY: &str = "//! Policy, without the rest.\npub mod policy;\n/// Its objects.\npub mod \
-                      cluster {\n    pub mod event;\n}\n";
+                      cluster {\n    pub mod event;\n    mod labels;\n}\n";
 /// What the workspace has beside what it takes over. No lints: a change that is tried is no style.
 const WORKSPACE: &str = "[workspace]\nresolver = \"3\"\nmembers = [\"enforcer\", \
                          \"enforcer-common\", \"reference\"]\n\n[workspace.dependencies]\n\

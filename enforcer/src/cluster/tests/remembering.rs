@@ -53,8 +53,8 @@ fn what_this_nodes_policies_depend_on_is_remembered_and_nothing_else() {
     drain(&mut index);
 
     let Remembered { namespaces, local, remote, services, slices } = index.remembered("here");
-    let known: Vec<_> = namespaces.iter().map(|(name, of)| (&**name, &*of["team"])).collect();
-    assert_eq!(known, [("a", "red"), ("b", "red")]);
+    let known: Vec<_> = namespaces.iter().map(|(name, of)| (&**name, of.get("team"))).collect();
+    assert_eq!(known, [("a", Some("red")), ("b", Some("red"))]);
     assert_eq!(names(&local), ["p", "q"], "those that have not finished");
     assert_eq!(names(&remote), ["friend"]);
     assert_eq!(remote[0].key.namespace, "b".into());
