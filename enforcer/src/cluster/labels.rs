@@ -130,9 +130,9 @@ mod tests {
     #[test]
     fn they_are_written_as_an_object_and_read_from_one() {
         let labels = Labels::from([("b", "2"), ("a", "1")]);
-        let text = serde_json::to_string(&labels).unwrap();
-        assert_eq!(text, r#"{"a":"1","b":"2"}"#);
-        assert_eq!(serde_json::from_str::<Labels>(&text).unwrap(), labels);
+        let text = serde_norway::to_string(&labels).unwrap();
+        assert_eq!(text, "a: '1'\nb: '2'\n");
+        assert_eq!(serde_norway::from_str::<Labels>(&text).unwrap(), labels);
         assert_eq!(Labels::from_iter(labels.to_map()), labels);
     }
 }
