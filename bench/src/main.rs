@@ -81,6 +81,9 @@ enum Bench {
         /// Pods of each cluster
         #[arg(long, value_delimiter = ',', default_value = "100,1000,10000,100000")]
         pods: Vec<u32>,
+        /// Measure only how the agent starts
+        #[arg(long, requires = "binary")]
+        agents_only: bool,
         /// Folder for plots
         #[arg(long, value_name = "DIR")]
         plots: Option<PathBuf>,
@@ -90,6 +93,14 @@ enum Bench {
     ScaleOne {
         /// Pods of the cluster
         pods: u32,
+    },
+    /// The API server that its agents read, until the standard input ends
+    #[command(hide = true)]
+    ScaleServe {
+        /// Pods of the cluster
+        pods: u32,
+        /// How lists are asked for
+        lists: scale::server::Lists,
     },
     /// What enforcement costs the traffic between two pods, next to nothing and to nftables
     Traffic {
@@ -145,10 +156,13 @@ fn main() -> ExitCode {
             let sizes: Vec<_> = pods.into_iter().map(size).collect();
             ("latency", latency::run(&binary, &sizes, changes))
         }
-        Bench::Scale { binary, pods, plots } => {
-            ("scale", scale::run(&scale::Plan { pods, binary, plots }))
+        Bench::Scale { binary, pods, agents_only, plots } => {
+            ("scale", scale::run(&scale::Plan { pods, binary, agents_only, plots }))
         }
         Bench::ScaleOne { pods } => return one_size(pods),
+        Bench::ScaleServe { pods, lists } => {
+            return serve(pods, lists);
+        }
         Bench::Traffic { binary, apart, turns } => {
             let size = traffic::Size { apart, ..turns.into() };
             let name = if apart { "traffic-apart" } else { "traffic" };
@@ -167,6 +181,13 @@ fn main() -> ExitCode {
             }
         }
         Err(error) => complain(&error),
+    }
+}
+
+fn serve(pods: u32, lists: scale::server::Lists) -> ExitCode {
+    match scale::server::serve(pods, lists) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => complain(&BenchError { what: "serve a cluster", source: error.into() }),
     }
 }
 

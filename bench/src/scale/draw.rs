@@ -1,14 +1,19 @@
 //! The plots of how things grow with the cluster.
 
-use super::{agent::Start, one::Size};
+use super::{
+    agent::{From, Start},
+    one::Size,
+};
 use crate::plot::{Line, Plot};
 
 /// File names without ending, and the documents.
 pub(super) fn plots(sizes: &[Size], agents: &[Start]) -> Vec<(&'static str, String)> {
+    let streams = agents.iter().filter(|start| start.from == From::Streams);
+    let agents: Vec<Start> = streams.copied().collect();
     vec![
-        ("scale-first-plan", first(sizes, agents).svg()),
+        ("scale-first-plan", first(sizes, &agents).svg()),
         ("scale-events", events(sizes).svg()),
-        ("scale-memory", memory(sizes, agents).svg()),
+        ("scale-memory", memory(sizes, &agents).svg()),
     ]
 }
 
@@ -26,7 +31,7 @@ fn first(sizes: &[Size], agents: &[Start]) -> Plot {
         line("names for flows", sizes, |size| (size.pods, size.name.wall)),
     ];
     if !agents.is_empty() {
-        let name = "an agent's start, manifests read";
+        let name = "an agent's start, all read from an API server";
         lines.push(line(name, agents, |start| (start.pods, start.ready * 1e3)));
     }
     Plot {

@@ -1,6 +1,6 @@
 //! How the agent's work grows with the cluster: the first plan, single events, memory. A generated
 //! cluster is told to the index as the agent does it, and its plans are written to the real maps;
-//! beside that a real agent starts with the same cluster as manifests.
+//! beside that a real agent starts with the same cluster from an API server, and from manifests.
 
 mod agent;
 mod cluster;
@@ -11,6 +11,7 @@ mod node;
 mod one;
 mod policies;
 mod random;
+pub(crate) mod server;
 mod tell;
 
 use std::{
@@ -33,6 +34,8 @@ pub(crate) struct Plan {
     pub(crate) pods: Vec<u32>,
     /// The agent; without it only the index and the maps are measured.
     pub(crate) binary: Option<PathBuf>,
+    /// Only agents are measured.
+    pub(crate) agents_only: bool,
     /// Folder for the plots.
     pub(crate) plots: Option<PathBuf>,
 }
@@ -46,10 +49,14 @@ pub(crate) fn run(plan: &Plan) -> Result<Vec<Row>, BenchError> {
     let mut sizes = Vec::new();
     let mut agents = Vec::new();
     for pods in &plan.pods {
-        sizes.push(apart(*pods).map_err(failed("measure a size in a process of its own"))?);
-        if let Some(binary) = &plan.binary {
-            let start = agent::start(binary, *pods).map_err(failed("measure an agent's start"))?;
-            agents.push(start);
+        if !plan.agents_only {
+            sizes.push(apart(*pods).map_err(failed("measure a size in a process of its own"))?);
+        }
+        for (binary, from) in
+            plan.binary.iter().flat_map(|one| agent::From::ALL.map(|of| (one, of)))
+        {
+            let start = agent::start(binary, *pods, from);
+            agents.push(start.map_err(failed("measure an agent's start"))?);
         }
     }
     if let Some(dir) = &plan.plots {
