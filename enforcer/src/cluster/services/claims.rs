@@ -1,16 +1,17 @@
 //! Whose an address is that several objects may claim: its name in flows.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     net::IpAddr,
 };
 
+use super::few::Few;
 use crate::cluster::plan::NameChange;
 
 /// Who claims an address; of several the first in order gives the name.
 #[derive(Debug)]
 pub(super) struct Claims<T> {
-    claims: HashMap<IpAddr, BTreeSet<T>>,
+    claims: HashMap<IpAddr, Few<T>>,
     /// Addresses with other claims than at the last [`Self::take`], and their name then.
     touched: BTreeMap<IpAddr, Option<T>>,
 }

@@ -17,6 +17,7 @@ use enforcer_common::abi::{
 use ipnet::IpNet;
 
 use super::{
+    few::Few,
     remains::{self, Lingering},
     targets::{Target, Wanted, addr},
 };
@@ -82,13 +83,13 @@ struct Backend {
     /// `None` until it is looked at for the first time.
     place: Option<Place>,
     /// Groups that it is in, and the ports there.
-    users: BTreeSet<(GroupId, u16)>,
+    users: Few<(GroupId, u16)>,
 }
 
 /// An entry of the kernel's map.
 #[derive(Debug, Default)]
 struct Frontend {
-    groups: BTreeSet<GroupId>,
+    groups: Few<GroupId>,
     /// As the last plan left it.
     written: Option<abi::Service>,
     /// What a proxy may still do here, whatever the objects say now.

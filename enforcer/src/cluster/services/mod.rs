@@ -6,6 +6,7 @@
 //! ```
 
 mod claims;
+mod few;
 mod frontends;
 mod own;
 mod remains;
@@ -23,7 +24,7 @@ use std::{
 use enforcer_common::abi;
 use ipnet::IpNet;
 
-use self::{claims::Claims, frontends::Frontends, own::Own, share::Share};
+use self::{claims::Claims, few::Few, frontends::Frontends, own::Own, share::Share};
 pub use self::{
     own::{NodeAddress, NodePortAddresses},
     status::ServiceStatus,
@@ -47,7 +48,7 @@ pub struct Services {
     services: BTreeMap<ObjectKey, Service>,
     slices: BTreeMap<ObjectKey, EndpointSlice>,
     /// Slices by the Service that they name.
-    by_service: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
+    by_service: HashMap<ObjectKey, Few<ObjectKey>>,
     node_addresses: Claims<Arc<str>>,
     service_addresses: Claims<ObjectKey>,
     frontends: Frontends,
