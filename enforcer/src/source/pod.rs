@@ -169,6 +169,7 @@ pub(super) fn read_pod(raw: RawPod, shared: &mut Shared) -> Result<Pod, Vec<Fiel
     if !errors.is_empty() {
         return Err(errors);
     }
+    ports.shrink_to_fit();
     Ok(Pod {
         key: ObjectKey { namespace: shared.text(&namespace), name: name.into() },
         uid: meta.uid.unwrap_or_default().into(),

@@ -120,7 +120,15 @@ pub(in crate::source) struct Ingress {
 }
 
 fn addresses<'a>(texts: impl IntoIterator<Item = &'a String>) -> Vec<IpAddr> {
-    texts.into_iter().filter_map(|text| text.parse().ok()).collect()
+    exact(texts.into_iter().filter_map(|text| text.parse().ok()))
+}
+
+/// Without spare room, and without what a list was collected in before: it stays as it is for long,
+/// and there are very many.
+fn exact<T>(items: impl Iterator<Item = T>) -> Vec<T> {
+    let mut all: Vec<T> = items.collect();
+    all.shrink_to_fit();
+    all
 }
 
 fn traffic(policy: Option<&str>) -> TrafficPolicy {
@@ -152,7 +160,7 @@ impl Service {
                     .filter(|one| one.ip_mode.as_deref() != Some("Proxy"))
                     .filter_map(|one| one.ip.as_ref()),
             ),
-            ports: ports.filter_map(service_port).collect(),
+            ports: exact(ports.filter_map(service_port)),
             endpoints_from: match spec.selector {
                 Some(selector) if !selector.is_empty() => EndpointsFrom::Selector,
                 _ => EndpointsFrom::Elsewhere,
@@ -242,8 +250,8 @@ impl EndpointSlice {
         event::EndpointSlice {
             key,
             service: labels.get(SERVICE_NAME).map(|name| name.as_str().into()),
-            ports: ports.unwrap_or_default().into_iter().filter_map(slice_port).collect(),
-            endpoints: endpoints.map(|raw| endpoint(raw, shared)).collect(),
+            ports: exact(ports.unwrap_or_default().into_iter().filter_map(slice_port)),
+            endpoints: exact(endpoints.map(|raw| endpoint(raw, shared))),
         }
     }
 }
