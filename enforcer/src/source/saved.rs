@@ -151,7 +151,7 @@ struct Head {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Content {
+struct Content<Policy> {
     format: String,
     version: u32,
     node: String,
@@ -159,7 +159,7 @@ struct Content {
     #[serde(default)]
     authorities: Vec<String>,
     boot: String,
-    policies: Vec<NetworkPolicy>,
+    policies: Vec<Policy>,
     namespaces: Vec<SavedNamespace>,
     local: Vec<SavedPod>,
     remote: Vec<SavedPod>,
@@ -286,13 +286,13 @@ impl SavedPort {
     }
 }
 
-/// What is to be in the file.
+/// What is to be in the file. The policies are [`NetworkPolicy`] objects, written or to be written.
 ///
 /// # Errors
 /// Never, as far as is known: all of it has a form in JSON.
-pub fn encode<'a>(
+pub fn encode(
     whose: &Identity,
-    policies: impl Iterator<Item = &'a NetworkPolicy>,
+    policies: impl Iterator<Item = impl Serialize>,
     remembered: &Remembered,
 ) -> Result<Vec<u8>, serde_json::Error> {
     let pods = |pods: &[Arc<Pod>]| pods.iter().map(|pod| SavedPod::from(&**pod)).collect();
@@ -304,7 +304,7 @@ pub fn encode<'a>(
         server: whose.server.clone(),
         authorities: whose.authorities.clone(),
         boot: whose.boot.clone(),
-        policies: policies.cloned().collect(),
+        policies: policies.collect(),
         namespaces: namespaces
             .map(|(name, labels)| SavedNamespace {
                 name: name.to_string(),
@@ -383,7 +383,7 @@ pub fn read(dir: &Path, whose: &Identity) -> Result<Option<Saved>, SavedError> {
         let reason = format!("it is of version {}, and this agent knows {VERSION}", head.version);
         return Err(useless(reason));
     }
-    let content: Content = serde_json::from_str(&text).map_err(damaged)?;
+    let content: Content<NetworkPolicy> = serde_json::from_str(&text).map_err(damaged)?;
     if content.node != whose.node {
         return Err(useless(format!("it is the node {}'s", content.node)));
     }

@@ -9,6 +9,7 @@
 
 mod framing;
 mod health;
+mod kept;
 mod lanes;
 mod list;
 pub(super) mod objects;
@@ -25,6 +26,7 @@ use std::{
 };
 
 use k8s_openapi::api::networking::v1::NetworkPolicy;
+use serde::Serialize;
 use tokio::{
     sync::{mpsc, watch as signal},
     task::JoinSet,
@@ -34,6 +36,7 @@ use tokio::{
 pub(crate) use self::timing::{Chance, Timing};
 use self::{
     health::Health,
+    kept::Kept,
     lanes::{Lanes, Width, Word},
     resource::{Item, Kind, Object, Watch},
     restore::Restore,
@@ -59,6 +62,7 @@ const QUEUE: usize = 256;
 struct Staged {
     pods: HashMap<ObjectKey, Pod>,
     namespaces: HashMap<Arc<str>, Namespace>,
+    policies: BTreeMap<ObjectKey, Box<NetworkPolicy>>,
 }
 
 /// What the kernel enforces when an agent gets the node.
@@ -84,7 +88,7 @@ pub struct KubernetesSource {
     objects: BTreeMap<Kind, Lanes>,
     /// Until all is complete.
     staged: Option<Staged>,
-    policies: BTreeMap<ObjectKey, Box<NetworkPolicy>>,
+    policies: BTreeMap<ObjectKey, Kept>,
     events: Vec<Event>,
     /// Of objects with a name; the last good state of some stays in force.
     problems: BTreeMap<(Kind, ObjectKey), Vec<Problem>>,
@@ -213,16 +217,16 @@ impl KubernetesSource {
         self.is_live() && self.watches.iter().all(|(_, health)| health.trouble().is_none())
     }
 
-    /// The policies in force.
-    pub fn policies(&self) -> impl Iterator<Item = &NetworkPolicy> {
-        self.policies.values().map(|policy| &**policy)
+    /// The policies in force, to be written as the API has them.
+    pub fn policies(&self) -> impl Iterator<Item = impl Serialize> {
+        self.policies.values()
     }
 
     /// The UID of a policy in force.
     #[must_use]
     pub fn policy_uid(&self, namespace: &str, name: &str) -> Option<String> {
         let key = ObjectKey { namespace: namespace.into(), name: name.into() };
-        self.policies.get(&key)?.metadata.uid.clone()
+        self.policies.get(&key)?.uid().map(str::to_owned)
     }
 
     /// Asks every watch to be as far as the server is now. Returns the number for
@@ -345,12 +349,12 @@ impl KubernetesSource {
 
     /// The first list of all, and what has come besides.
     fn bring_first(&mut self) {
-        let Some(Staged { pods, namespaces }) = self.staged.take() else { return };
+        let Some(Staged { pods, namespaces, policies }) = self.staged.take() else { return };
         let undo = self.restore.end();
         let relist = Event::Relist {
             pods: pods.into_values().collect(),
             namespaces: namespaces.into_values().collect(),
-            policies: self.policies.values().map(|policy| (**policy).clone()).collect(),
+            policies: policies.into_values().map(|policy| *policy).collect(),
         };
         // What the server has told of Services comes after.
         self.events.splice(0..0, [relist].into_iter().chain(undo));
@@ -455,10 +459,11 @@ impl KubernetesSource {
             (Object::Pod(pod), Some(staged)) => drop(staged.pods.insert(pod.key.clone(), pod)),
             (Object::Pod(pod), None) => self.events.push(Event::PodApplied(pod)),
             (Object::NetworkPolicy(policy), staged) => {
-                if staged.is_none() {
-                    self.events.push(Event::PolicyApplied(policy.clone()));
+                self.policies.insert(key.clone(), Kept::of(&policy));
+                match staged {
+                    Some(staged) => drop(staged.policies.insert(key, policy)),
+                    None => self.events.push(Event::PolicyApplied(policy)),
                 }
-                self.policies.insert(key, policy);
             }
             (Object::Node(node), _) => self.events.push(Event::NodeApplied(node)),
             (Object::Service(service), _) => self.events.push(Event::ServiceApplied(service)),
@@ -479,7 +484,8 @@ impl KubernetesSource {
             }
             (Kind::NetworkPolicy, staged) => {
                 self.policies.remove(&key);
-                if staged.is_some() {
+                if let Some(staged) = staged {
+                    staged.policies.remove(&key);
                     return;
                 }
                 Event::PolicyDeleted(key)
