@@ -2,9 +2,9 @@
 //! and never in the owning task's way.
 
 use std::{
+    hash::{BuildHasher as _, RandomState},
     io,
     path::PathBuf,
-    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -28,7 +28,7 @@ const CONFIRM: Duration = Duration::from_secs(30);
 /// What was done to the file.
 #[derive(Debug)]
 enum Done {
-    Written(Arc<[u8]>, Duration),
+    Written(u64, Duration),
     Confirmed,
 }
 
@@ -67,8 +67,10 @@ pub(super) struct Saving {
     seen: u64,
     pace: Pace,
     confirmed: Option<Instant>,
-    /// What is in the file.
-    content: Option<Arc<[u8]>>,
+    /// A hash of what is in the file, which can be megabytes. By a key of this process, so that
+    /// nobody can write objects of which two contents are the same to it.
+    content: Option<u64>,
+    key: RandomState,
     work: Option<JoinHandle<io::Result<Done>>>,
     failing: bool,
 }
@@ -82,6 +84,7 @@ impl Saving {
             pace: Pace::default(),
             confirmed: None,
             content: None,
+            key: RandomState::new(),
             work: None,
             failing: false,
         }
@@ -115,12 +118,12 @@ impl Saving {
             let took = now.elapsed();
             (self.pace.changed, self.pace.tried) = (None, Some(now));
             match content {
-                Ok(content) if self.content.as_deref() != Some(&content) => {
-                    let (dir, content) = (self.dir.clone(), Arc::<[u8]>::from(content));
+                Ok(content) if self.content != Some(self.key.hash_one(&content)) => {
+                    let (dir, hash) = (self.dir.clone(), self.key.hash_one(&content));
                     self.work = Some(tokio::task::spawn_blocking(move || {
                         let began = Instant::now();
                         saved::write(&dir, &content)?;
-                        Ok(Done::Written(content, took + began.elapsed()))
+                        Ok(Done::Written(hash, took + began.elapsed()))
                     }));
                     return;
                 }
@@ -155,8 +158,8 @@ impl Saving {
     fn finish(&mut self, done: Result<io::Result<Done>, JoinError>, core: &mut Core, now: Instant) {
         match done {
             Ok(Ok(done)) => {
-                if let Done::Written(content, took) = done {
-                    self.content = Some(content);
+                if let Done::Written(hash, took) = done {
+                    self.content = Some(hash);
                     self.confirmed = Some(now);
                     self.pace.cost = took;
                     if let Some(unsaved) = &mut core.unsaved {
