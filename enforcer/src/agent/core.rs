@@ -15,7 +15,7 @@ use tracing::{debug, info, warn};
 use super::{
     backends::Backends, break_glass::BreakGlass, bypass::Bypass, dns::ClusterDns,
     endpoints_file::EndpointsFile, found::Found, gaps::Gaps, holds::Hold, lingering::Lingering,
-    names, self_check::SelfCheck, told::Told,
+    names, self_check::SelfCheck, spare, told::Told,
 };
 use crate::{
     cli::{StartMode, args::DirArgs},
@@ -285,7 +285,10 @@ impl Core {
         if self.source.is_usable()
             && let Some(found) = self.found.take()
         {
-            return self.first_plan(found, update);
+            self.first_plan(found, update)?;
+            // The lists as they came, what they were compared with, and the plan's own needs.
+            spare::give_back();
+            return Ok(());
         }
         self.take(update);
         if self.armed {

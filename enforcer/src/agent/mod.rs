@@ -29,6 +29,7 @@ mod scrape;
 mod self_check;
 mod service_gaps;
 pub mod socket;
+mod spare;
 mod switches;
 mod told;
 pub mod uninstall;
