@@ -74,8 +74,8 @@ impl<'a> Tuple<'a> {
         }
     }
 
-    /// The flow's entry.
-    #[inline(always)]
+    /// The flow's entry; apart, so that the key is on the stack only meanwhile.
+    #[inline(never)]
     pub(crate) fn find(&self) -> Option<*mut CtEntry> {
         if self.0.local.is_v4() {
             CT4.get_ptr_mut(self.key4())
@@ -147,13 +147,12 @@ pub(crate) fn run(skb: Skb, state: &State) -> i32 {
             }
             return PASS;
         }
-        let mut code = known(skb.raw(), state, 0);
+        let mut code = known(skb.raw(), state, e, 0);
         if code == ANEW {
             // One after the other, as below.
-            code = known(skb.raw(), state, service::judge_known(state));
+            code = known(skb.raw(), state, e, service::judge_known(state, e));
         }
         mode = match code {
-            OPEN => BPF_NOEXIST,
             REOPEN => BPF_ANY,
             RIVAL => REPLACE_IF_ALLOWED,
             STATELESS => return stateless(skb.raw(), state),
@@ -173,8 +172,6 @@ pub(crate) fn run(skb: Skb, state: &State) -> i32 {
     open(skb.raw(), state, judged, mode)
 }
 
-/// [`known`]'s answer: there is no entry after all.
-const OPEN: i32 = 100;
 /// [`known`]'s answer: the entry gives way to a new flow.
 const REOPEN: i32 = 101;
 /// [`known`]'s answer: the entry is not this packet's to ride on.
@@ -225,16 +222,21 @@ fn touch(state: &State, e: &mut CtEntry) {
 /// `backend` is the [`Judged`] of a flow to a Service, for its backend, or 0.
 #[inline(never)]
 #[unsafe(no_mangle)]
-pub(crate) extern "C" fn known(skb: *mut __sk_buff, state: *const State, backend: u64) -> i32 {
+pub(crate) extern "C" fn known(
+    skb: *mut __sk_buff,
+    state: *const State,
+    entry: *mut CtEntry,
+    backend: u64,
+) -> i32 {
     // SAFETY: the verifier checks that the pointer is null or to a whole `State`.
     let Some(state) = (unsafe { state.as_ref() }) else {
         return DROP;
     };
-    let packet = &state.packet;
-    let Some(e) = find(state) else {
-        // It went between two look-ups.
-        return OPEN;
+    // SAFETY: as above; `run` passes the element that `find` has given it.
+    let Some(e) = (unsafe { entry.as_mut() }) else {
+        return DROP;
     };
+    let packet = &state.packet;
     let from_pod = e.flags & CT_FROM_POD != 0;
     let from_origin = from_pod == state.egress();
     if expired(packet.proto, e, state.now) {

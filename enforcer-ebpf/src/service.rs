@@ -18,7 +18,7 @@ use enforcer_common::{
 };
 
 use crate::{
-    flow::{self, Tuple},
+    flow::Tuple,
     hook,
     judge::{Flow, from_node, judge_flow},
     maps::{BACKEND_KEY, BACKENDS, CONTROL, NODE_ADDRS, SERVICES},
@@ -284,7 +284,7 @@ pub(crate) fn may_answer(skb: Skb, state: &State, entry: &mut CtEntry) -> bool {
 /// [`Reason::Pending`] if that is not known here.
 #[inline(never)]
 #[unsafe(no_mangle)]
-pub(crate) extern "C" fn judge_known(state: *const State) -> u64 {
+pub(crate) extern "C" fn judge_known(state: *const State, entry: *const CtEntry) -> u64 {
     let denied = Judged::new(Reason::PolicyDenied, rule::DEFAULT_DENY).0;
     // SAFETY: the verifier checks that the pointer is null or to a whole `State`.
     let Some(state) = (unsafe { state.as_ref() }) else {
@@ -293,8 +293,9 @@ pub(crate) extern "C" fn judge_known(state: *const State) -> u64 {
     if state.word & (1 << EGRESS) == 0 {
         return Judged::new(Reason::NotIsolated, rule::NOT_ISOLATED).0;
     }
-    let Some(entry) = flow::find(state) else {
-        return Judged::new(Reason::Pending, rule::NONE).0;
+    // SAFETY: as above, with a whole `CtEntry`.
+    let Some(entry) = (unsafe { entry.as_ref() }) else {
+        return denied;
     };
     let mut flow = Flow::of(state, entry);
     // Whoever may have opened what was picked up: nobody but the pod sends to a Service.
