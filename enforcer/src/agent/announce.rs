@@ -9,6 +9,7 @@ use super::{
     core::Core,
     insights::{self, Noticed},
     report::for_services,
+    uncovered,
 };
 use crate::{
     apiserver::{
@@ -26,6 +27,9 @@ const SELDOM: Duration = Duration::from_secs(5);
 /// What is wrong with an object, and how it is said.
 type Troubles = BTreeMap<(Regarding, Reason), String>;
 
+/// What may have changed what there is to say: changes, and what happens besides.
+type Seen = (u64, (bool, u64, [usize; 2]));
+
 /// The announcements of one agent.
 #[derive(Debug)]
 pub(super) struct Announcing {
@@ -37,7 +41,7 @@ pub(super) struct Announcing {
     noticed: Noticed,
     known: Troubles,
     /// State that was looked at last.
-    seen: Option<(u64, (bool, u64, usize))>,
+    seen: Option<Seen>,
     looked: Option<Instant>,
     tasks: JoinSet<()>,
 }
@@ -80,14 +84,16 @@ impl Announcing {
             self.tasks.spawn(taint::remove(api, self.node.clone()));
         }
         // A map that is full, a switch or another enforcer change nothing else.
-        let besides = (core.kernel.incomplete(), core.break_glass.state(), core.rivals.len());
+        let uncovered = core.uncovered.named(now.into_std()).len();
+        let besides =
+            (core.kernel.incomplete(), core.break_glass.state(), [core.rivals.len(), uncovered]);
         let state = (core.changes(), besides);
         let soon = self.looked.is_some_and(|looked| now - looked < SELDOM);
         if self.events.is_none() || self.seen == Some(state) || soon {
             return;
         }
         (self.seen, self.looked) = (Some(state), Some(now));
-        let troubles = troubles(core, &self.node);
+        let troubles = troubles(core, &self.node, now);
         for ((regarding, reason), note) in news(&self.known, &troubles) {
             self.tell(Some(Notice { regarding, reason, note }));
         }
@@ -108,7 +114,7 @@ fn news(before: &Troubles, now: &Troubles) -> Vec<((Regarding, Reason), String)>
     now.iter().filter(is_new).map(|(about, note)| (about.clone(), note.clone())).collect()
 }
 
-fn troubles(core: &Core, node: &str) -> Troubles {
+fn troubles(core: &Core, node: &str, now: Instant) -> Troubles {
     let mut troubles = Troubles::new();
     let status = core.index.status();
     let uid_of = |namespace: &str, name: &str| match &core.source {
@@ -150,6 +156,10 @@ fn troubles(core: &Core, node: &str) -> Troubles {
         };
         let note = format!("interface {} {}", interface.interface, interface.reason);
         troubles.insert((regarding, Reason::InterfaceNotEnforceable), note);
+    }
+    for (key, uid) in core.uncovered.named(now.into_std()) {
+        let regarding = Regarding::pod(&key.namespace, &key.name, uid);
+        troubles.insert((regarding, Reason::InterfaceNotEnforceable), uncovered::REASON.to_owned());
     }
     if let Some(until) = core.break_glass.node() {
         let about = (Regarding::node(node), Reason::EnforcementDisabled);

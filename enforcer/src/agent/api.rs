@@ -208,11 +208,11 @@ pub struct PolicyReport {
     pub state: String,
 }
 
-/// An interface without enforcement.
+/// An interface without enforcement, or a pod whose interface is not known.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct NotEnforced {
-    /// Its name.
+    /// Its name, or `pod NAMESPACE/NAME`.
     pub interface: String,
     /// Why.
     pub reason: String,

@@ -15,7 +15,7 @@ use tracing::{debug, info, warn};
 use super::{
     backends::Backends, break_glass::BreakGlass, bypass::Bypass, dns::ClusterDns,
     endpoints_file::EndpointsFile, found::Found, gaps::Gaps, holds::Hold, lingering::Lingering,
-    names, self_check::SelfCheck, spare, told::Told,
+    names, self_check::SelfCheck, spare, told::Told, uncovered::Uncovered,
 };
 use crate::{
     cli::{StartMode, args::DirArgs},
@@ -85,6 +85,8 @@ pub(super) struct Core {
     /// When our programs were put back, in the last minute, by interface.
     pub(super) displaced: HashMap<u32, Vec<Instant>>,
     pub(super) bypass: Bypass,
+    /// Pods on which nothing is enforced because their interface cannot be seen.
+    pub(super) uncovered: Uncovered,
     /// Interfaces by which packets can leave.
     pub(super) outlets: BTreeMap<u32, Arc<str>>,
     /// Flows to Services may have backends that are not noted.
@@ -206,6 +208,7 @@ impl Core {
             failures: Vec::new(),
             displaced: HashMap::new(),
             bypass: Bypass::default(),
+            uncovered: Uncovered::default(),
             outlets: BTreeMap::new(),
             backends_due: false,
             backends: Backends::default(),
@@ -514,6 +517,9 @@ impl Core {
         }
         self.backends_due = true;
         self.look_for_bypass();
+        if self.armed {
+            self.uncovered.look(self.index.covered(), Instant::now());
+        }
         self.look_after_marks();
         self.forget_services(Instant::now());
     }

@@ -32,6 +32,7 @@ pub mod socket;
 mod spare;
 mod switches;
 mod told;
+mod uncovered;
 pub mod uninstall;
 mod unsaved;
 mod upgrade;

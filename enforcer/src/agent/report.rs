@@ -1,6 +1,6 @@
 //! What is in force, as the status command shows it, and what is missing for "all of it".
 
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use enforcer_common::{
     abi::{self, Direction, Spared, counter_index},
@@ -91,7 +91,7 @@ pub(super) fn reply(
     let unenforceable = || {
         let first = report.not_enforced.first().filter(|_| !request.ignore_unenforceable)?;
         Some(format!(
-            "{} interface(s) cannot be enforced on, the first: {}: {}",
+            "{} interface(s) or pod(s) cannot be enforced on, the first: {}: {}",
             report.not_enforced.len(),
             first.interface,
             first.reason
@@ -174,7 +174,7 @@ fn gate(status: &GateStatus) -> GateReport {
     GateReport { connected, runtime, held, refused: failed, abandoned, last_error }
 }
 
-/// Pods' interfaces on which policy is not in force, and why.
+/// Pods' interfaces, and pods without one, on which policy is not in force, and why.
 pub(super) fn not_enforced(core: &Core) -> Vec<NotEnforced> {
     core.index
         .status()
@@ -192,6 +192,7 @@ pub(super) fn not_enforced(core: &Core) -> Vec<NotEnforced> {
             interface: interface.to_string(),
             reason: "another program on the hook redirects the pod's packets past ours".to_owned(),
         }))
+        .chain(core.uncovered.report(Instant::now()))
         .collect()
 }
 

@@ -64,7 +64,9 @@ pub struct Index {
     pub(super) dirty: Dirty,
     pub(super) sandboxes: Sandboxes,
     pub(super) start: Start,
-    node: Option<Arc<str>>,
+    pub(super) node: Option<Arc<str>>,
+    /// This node's pods, where objects name the node.
+    pub(super) here: HashMap<ObjectKey, Arc<Pod>>,
     /// Addresses in the objects of the pods that have more from the runtime.
     reported: HashMap<ObjectKey, Vec<IpAddr>>,
 }
@@ -107,6 +109,7 @@ impl Index {
             sandboxes: Sandboxes::default(),
             start: Start::new(start),
             node,
+            here: HashMap::new(),
             reported: HashMap::new(),
         }
     }
@@ -240,6 +243,7 @@ impl Index {
             pod
         });
         let Some(PodChange { old, new }) = self.objects.set_pod(key, pod, given) else { return };
+        self.note_here(key, new.as_ref());
         for pod in old.iter().chain(&new) {
             self.dirty.addresses.extend(&pod.addresses);
             undecided.extend(self.interfaces.sharing(&pod.addresses));

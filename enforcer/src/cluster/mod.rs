@@ -49,6 +49,7 @@ mod status;
 mod table;
 #[cfg(test)]
 mod tests;
+mod uncovered;
 
 pub use enforcement::{BadEnforcement, ENFORCEMENT_LABEL, Enforcement};
 pub use index::{Index, IndexConfig};

@@ -28,6 +28,37 @@ fn names(pods: &[std::sync::Arc<Pod>]) -> Vec<&str> {
 }
 
 #[test]
+fn a_pod_of_this_node_without_an_interface_is_told_apart() {
+    let mut index = index();
+    for (name, address) in [("a/veth", "10.0.0.1"), ("a/child", "10.0.0.2")] {
+        apply_pod(&mut index, on("here", pod(name, "", address)));
+    }
+    apply_pod(&mut index, on("there", pod("a/remote", "", "10.0.1.1")));
+    for (name, of) in [
+        ("a/done", Pod { finished: true, ..pod("a/done", "", "10.0.0.3") }),
+        ("a/node", Pod { host_network: true, ..pod("a/node", "", "192.0.2.1") }),
+        ("a/ends", Pod { terminating: true, ..pod("a/ends", "", "10.0.0.4") }),
+        ("a/starts", pod("a/starts", "", "")),
+    ] {
+        assert_eq!(format!("a/{}", of.key.name), name);
+        apply_pod(&mut index, on("here", of));
+    }
+    apply_veth(&mut index, 7, "10.0.0.1");
+    drain(&mut index);
+    let covered = |index: &Index| {
+        let mut all: Vec<_> =
+            index.covered().map(|(pod, covered)| (pod.key.name.to_string(), covered)).collect();
+        all.sort_unstable();
+        all
+    };
+    assert_eq!(covered(&index), [("child".to_owned(), false), ("veth".to_owned(), true)]);
+    index.apply(Event::PodDeleted(key("a", "child")));
+    assert_eq!(covered(&index), [("veth".to_owned(), true)]);
+    index.apply(Event::InterfaceLost(7));
+    assert_eq!(covered(&index), [("veth".to_owned(), false)]);
+}
+
+#[test]
 fn what_this_nodes_policies_depend_on_is_remembered_and_nothing_else() {
     let mut index = index();
     for name in ["b", "a"] {
