@@ -330,7 +330,7 @@ fn a_full_table_makes_room_of_what_is_over() {
     establish(&mut lab, 1_000);
     establish(&mut lab, 1_001);
     close(&mut lab, 1_001);
-    idle(&mut lab, 1_001, 4);
+    idle(&mut lab, 1_001, 11);
     let there = fill(&mut lab, enforcer::dataplane::monotonic());
     // One place for the new connection, that of the closed one.
     lab.expect(Ingress, &tcp(FRIEND4, POD4, (2_000, 80), SYN), Reason::Allowed, true);
